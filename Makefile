@@ -1,0 +1,36 @@
+# make demo | make test work on a fresh machine; STACK=onedl uses the maintained forks.
+PYTHON ?= python3.11
+STACK ?= openmmlab
+export PYTHON
+
+ifeq ($(STACK),openmmlab)
+  VENV := .venv
+  REQUIREMENTS := requirements.txt
+else ifeq ($(STACK),onedl)
+  VENV := .venv-onedl
+  REQUIREMENTS := requirements-onedl.txt
+else
+  $(error STACK must be openmmlab or onedl, got '$(STACK)')
+endif
+READY := $(VENV)/setup-complete
+
+.PHONY: setup demo test lint clean
+
+setup: $(READY)
+
+$(READY): tools/setup.sh $(REQUIREMENTS) requirements-test.txt pyproject.toml
+	tools/setup.sh $(VENV) $(REQUIREMENTS)
+	@touch $@
+
+demo: $(READY)
+	$(VENV)/bin/python tools/demo.py
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf .venv .venv-onedl build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,292 @@
+"""Hadaptive-Net as an MMDetection backbone."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import (
+    AdaptiveBottleneck,
+    AdaptiveCrossHadamard,
+    ConvNormAct,
+    DySoft,
+    GhostExpansion,
+)
+from .architectures import ARCHITECTURES, Block
+
+_BLOCK_KEYS = {
+    'conv': {'channels', 'kernel', 'stride', 'act'},
+    'ghost': {'channels', 'expand', 'kernel', 'stride'},
+    'ach': {'channels', 'num_selected', 'kernel', 'product_norm'},
+}
+
+
+class HadaptiveNet(BaseModule):
+    """The backbone of Hadaptive-Net.
+
+    Index 0 is the stem (stride 2), 1 to n are the stages, n + 1 is the final 1x1 convolution
+    (n is 4 for small and medium, 5 for large). What lies behind the last chosen index is not
+    built, so that no parameter stays without gradient.
+
+    Source: arXiv 2505.22226 v2, architecture tables.
+
+    Args:
+        arch: 'small', 'medium', 'large', or a table as in
+            :mod:`mmdet_hadaptive.backbones.architectures`.
+        out_indices: The outputs, in rising order.
+        frozen_stages: The stem and the stages up to this index are put in eval mode and get no
+            gradients; -1 freezes nothing.
+        norm_eval: Keep every batch normalisation in eval mode.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations. The
+            recomputation repeats the random selection and leaves running statistics alone.
+        norm_cfg: Normalisation, as for mmcv's ``build_norm_layer``.
+        straight_through: 'standard' or 'reversed', see :class:`AdaptiveCrossHadamard`.
+        init_cfg: As for mmengine's ``BaseModule``. By default Xavier-normal convolutions, as in
+            the authors' release.
+
+    Attributes:
+        out_channels: Channels of each chosen output.
+        out_strides: Stride of each chosen output, in pixels of the input.
+
+    Raises:
+        TypeError: If an argument has another type.
+        ValueError: If an argument has a value outside its limits.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'small',
+        out_indices: Sequence[int] = (2, 3, 4),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        norm_cfg: dict[str, Any] | None = None,
+        straight_through: str = 'standard',
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        if init_cfg is None:
+            init_cfg = [
+                dict(type='Xavier', layer='Conv2d', distribution='normal'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+            ]
+        super().__init__(init_cfg)
+        table = _table(arch)
+        stages = table['stages']
+        last = len(stages)
+        self.arch = arch
+        self.out_indices = _checked_indices(out_indices, last)
+        if frozen_stages not in range(-1, self.out_indices[-1] + 1):
+            raise ValueError(
+                f'frozen_stages must be in -1..{self.out_indices[-1]} (the last of out_indices), '
+                f'got {frozen_stages!r}'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self._norm_layer = partial(_build_norm, dict(norm_cfg or dict(type='BN')))
+        self._straight_through = straight_through
+
+        channels, stride = 3, 1
+        self.out_channels: tuple[int, ...] = ()
+        self.out_strides: tuple[int, ...] = ()
+        self._names: list[str] = []
+        for index in range(self.out_indices[-1] + 1):
+            if index == last:
+                final = dict(
+                    type='conv', channels=table['final_channels'], kernel=1, stride=1, act=True
+                )
+                name, blocks = 'final_conv', [final]
+            else:
+                name, blocks = f'stage{index}' if index else 'stem', stages[index]
+            modules = []
+            for block in blocks:
+                modules.append(self._make_block(channels, block))
+                channels = block['channels']
+                stride *= block.get('stride', 1)
+            self.add_module(name, nn.Sequential(*modules))
+            self._names.append(name)
+            if index in self.out_indices:
+                self.out_channels += (channels,)
+                self.out_strides += (stride,)
+        self._total_stride = stride
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the chosen feature maps.
+
+        Args:
+            x: Images, shape (B, 3, H, W), floating dtype; H and W at least the total stride.
+
+        Returns:
+            For each of ``out_indices`` a map (B, out_channels, H', W'), H' being H divided by
+            the stride, rounded down at each halving.
+
+        Raises:
+            ValueError: If the images are smaller than the total stride.
+        """
+        if min(x.shape[-2:]) < self._total_stride:
+            raise ValueError(
+                f'the input is {x.shape[-2]} x {x.shape[-1]} pixels; this backbone has a total '
+                f'stride of {self._total_stride} and needs at least that many in both '
+                'directions: resize or pad the images'
+            )
+        outputs = []
+        for index, name in enumerate(self._names):
+            for block in getattr(self, name):
+                if self.with_cp and self.training:
+                    x = checkpoint(
+                        block,
+                        x,
+                        use_reentrant=False,
+                        context_fn=partial(_checkpoint_contexts, block),
+                    )
+                else:
+                    x = block(x)
+            if index in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'HadaptiveNet':
+        """Sets training mode, keeping frozen stages and, with ``norm_eval``, norms in eval."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        for name in self._names[: self.frozen_stages + 1]:
+            getattr(self, name).eval().requires_grad_(False)
+
+    def _make_block(self, in_channels: int, block: Block) -> nn.Module:
+        kind, channels, kernel = block['type'], block['channels'], block['kernel']
+        norm_layer = self._norm_layer
+        if kind == 'conv':
+            return ConvNormAct(
+                in_channels,
+                channels,
+                kernel,
+                block['stride'],
+                act=block['act'],
+                norm_layer=norm_layer,
+            )
+        if kind == 'ghost':
+            expansion = GhostExpansion(in_channels, in_channels * block['expand'], norm_layer)
+        else:
+            expansion = AdaptiveCrossHadamard(
+                in_channels,
+                block['num_selected'],
+                product_norm=DySoft if block['product_norm'] == 'DySoft' else norm_layer,
+                norm_layer=norm_layer,
+                straight_through=self._straight_through,
+            )
+        return AdaptiveBottleneck(
+            in_channels, channels, expansion, kernel, block.get('stride', 1), norm_layer
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Refuses weights of another architecture.
+
+        MMEngine loads what fits and logs the rest: half a network would train from scratch.
+        """
+        wrong = [
+            f'{prefix}{name}: {tuple(state_dict[prefix + name].shape)} in the checkpoint, '
+            f'{tuple(value.shape)} here'
+            for name, value in self.state_dict().items()
+            if prefix + name in state_dict and state_dict[prefix + name].shape != value.shape
+        ]
+        if wrong:
+            arch = self.arch if isinstance(self.arch, str) else 'custom'
+            stem = f'{prefix}stage1.0.conv.weight'
+            matches = [
+                name
+                for name, table in ARCHITECTURES.items()
+                if stem in state_dict
+                and state_dict[stem].shape[:2]
+                == (table['stages'][1][0]['channels'], table['stages'][0][0]['channels'])
+            ]
+            hint = f"arch='{matches[0]}'" if matches else 'the arch it was trained with'
+            raise ValueError(
+                f"the checkpoint does not fit HadaptiveNet(arch='{arch}'): {len(wrong)} tensors "
+                f'differ in shape, first {wrong[0]}. Use a checkpoint of this arch, or build the '
+                f'backbone with {hint}.'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+    return build_norm_layer(norm_cfg, channels)[1]
+
+
+class _FixedRunningStatistics:
+    """Lets batch normalisation use the batch without counting it a second time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [
+            m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
+        ]
+
+    def __enter__(self) -> None:
+        for norm in self.norms:
+            norm.track_running_stats = False
+
+    def __exit__(self, *exc_info: object) -> None:
+        for norm in self.norms:
+            norm.track_running_stats = True
+
+
+def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """The contexts of the first forward pass and of the recomputation."""
+    return nullcontext(), _FixedRunningStatistics(block)
+
+
+def _table(arch: str | dict[str, Any]) -> dict[str, Any]:
+    """The table of a name, or the given table if it is one."""
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            raise ValueError(f'arch must be one of {sorted(ARCHITECTURES)} or a table, got {arch!r}')
+        return ARCHITECTURES[arch]
+    if not isinstance(arch, dict) or not {'stages', 'final_channels'} <= arch.keys():
+        raise TypeError(
+            f"arch must be one of {sorted(ARCHITECTURES)} or dict(stages=..., final_channels=...), "
+            f'got {arch!r}'
+        )
+    if not arch['stages'] or not all(arch['stages']):
+        raise ValueError(f"arch['stages'] must be a list of non-empty stages, got {arch['stages']}")
+    for index, stage in enumerate(arch['stages']):
+        for block in stage:
+            where = f"arch['stages'][{index}]: {dict(block)}"
+            keys = _BLOCK_KEYS.get(block.get('type'))
+            if keys is None:
+                raise ValueError(f'type must be one of {sorted(_BLOCK_KEYS)} in {where}')
+            if block.keys() - {'type'} != keys:
+                raise ValueError(f'the keys must be type, {", ".join(sorted(keys))} in {where}')
+            if block.get('product_norm', 'BN') not in ('DySoft', 'BN'):
+                raise ValueError(f"product_norm must be 'DySoft' or 'BN' in {where}")
+    return arch
+
+
+def _checked_indices(out_indices: Sequence[int], last: int) -> tuple[int, ...]:
+    if isinstance(out_indices, str) or not isinstance(out_indices, Sequence):
+        raise TypeError(f'out_indices must be a sequence of int, got {out_indices!r}')
+    indices = tuple(out_indices)
+    if (
+        not indices
+        or any(index not in range(last + 1) for index in indices)
+        or list(indices) != sorted(set(indices))
+    ):
+        raise ValueError(
+            f'out_indices must be rising and in 0..{last} (0 the stem, {last} the final '
+            f'convolution), got {out_indices!r}'
+        )
+    return indices

@@ -1,0 +1,209 @@
+"""The embedded data set: coloured shapes over textured backgrounds, in COCO's format.
+
+Everything is drawn from a seed with integer arithmetic and the four basic operations of IEEE
+floating point (no sine, no library rasteriser), so that every machine gets the same pixels.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+SHAPE_CLASSES = ('disk', 'ring', 'square', 'triangle', 'cross', 'star')
+_IMAGE_SIZE = 256
+_MAX_OBJECTS = 7
+_MIN_RADIUS = 9
+_MAX_RADIUS = 80
+# An object stays in the annotations as long as at least this part of it can be seen.
+_MIN_VISIBLE = 0.5
+# Inner radius of the star's lines: cos(72 degrees), and the unit normals of its five lines.
+_STAR_DISTANCE = 0.30901699437494745
+_STAR_NORMALS = (
+    (0.0, 1.0),
+    (0.9510565162951535, 0.30901699437494745),
+    (0.5877852522924731, -0.8090169943749475),
+    (-0.5877852522924731, -0.8090169943749475),
+    (-0.9510565162951535, 0.30901699437494745),
+)
+
+
+def draw_shapes(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Draws one image.
+
+    One to seven objects of the six :data:`SHAPE_CLASSES`, 18 to 160 pixels across, rotated and
+    stretched, may overlap each other and leave the image. Boxes are as tight as the drawn
+    pixels inside the image.
+
+    Args:
+        seed: Seed of the data set, not negative.
+        split: 'train' or 'val'; different images for the same index.
+        index: Number of the image, not negative.
+
+    Returns:
+        The image, shape (256, 256, 3), uint8, BGR; and per object ``label`` (index into
+        ``SHAPE_CLASSES``), ``bbox`` ([x, y, width, height] in pixels) and ``area`` (pixels).
+
+    Raises:
+        ValueError: If ``split`` is not one of those.
+    """
+    if split not in ('train', 'val'):
+        raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+    rng = np.random.default_rng([seed, ('train', 'val').index(split), index])
+    image = _texture(rng, rng.integers(30, 226, 3), contrast=90)
+    owner = np.full(image.shape[:2], -1)
+    objects: list[dict[str, Any]] = []
+    masks: list[np.ndarray] = []
+    for _ in range(rng.integers(1, _MAX_OBJECTS + 1)):
+        label = int(rng.integers(len(SHAPE_CLASSES)))
+        mask = _shape_mask(rng, SHAPE_CLASSES[label])
+        # Drawn in any case, so that the stream of random numbers does not depend on the outcome.
+        colour = _contrasting(rng, image[mask])
+        fill = _texture(rng, colour, contrast=40)
+        covered = np.where(mask, len(masks), owner)
+        visible = [(covered == i).sum() / m.sum() for i, m in enumerate([*masks, mask])]
+        if mask.sum() < _MIN_RADIUS**2 or min(visible) < _MIN_VISIBLE:
+            continue
+        owner = covered
+        image[mask] = fill[mask]
+        masks.append(mask)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y = int(columns[0]), int(rows[0])
+        bbox = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+        objects.append(dict(label=label, bbox=bbox, area=int(mask.sum())))
+    return image, objects
+
+
+def make_shapes(root: str | Path, num_train: int, num_val: int, seed: int = 0) -> Path:
+    """Writes the data set in COCO's layout, unless it is there already.
+
+    ``root`` gets ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``. It is
+    written beside its place and moved there when complete.
+
+    Args:
+        root: Folder of the data set.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        seed: Seed, not negative.
+
+    Returns:
+        ``root`` as a path.
+
+    Raises:
+        FileExistsError: If ``root`` holds anything but this very data set.
+    """
+    root = Path(root)
+    description = dict(
+        description='mmdet_hadaptive shapes', seed=seed, num_train=num_train, num_val=num_val
+    )
+    marker = root / 'annotations' / 'instances_val.json'
+    if root.exists():
+        if marker.is_file() and json.loads(marker.read_text()).get('info') == description:
+            return root
+        raise FileExistsError(
+            f'{root} exists and is not the shapes data set with {description}: remove it or '
+            'choose another folder'
+        )
+    partial = root.with_name(root.name + '.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / 'annotations').mkdir(parents=True)
+    for split, count in (('train', num_train), ('val', num_val)):
+        _write_split(partial, split, count, seed, description)
+    partial.rename(root)
+    return root
+
+
+def _write_split(
+    root: Path, split: str, count: int, seed: int, description: dict[str, Any]
+) -> None:
+    (root / split).mkdir()
+    images, annotations = [], []
+    for index in track(range(count), f'drawing {split} images', transient=True):
+        image, objects = draw_shapes(seed, split, index)
+        name = f'{index:06d}.png'
+        cv2.imwrite(str(root / split / name), image)
+        images.append(
+            dict(id=index + 1, file_name=name, height=image.shape[0], width=image.shape[1])
+        )
+        for item in objects:
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index + 1,
+                    category_id=item['label'] + 1,
+                    bbox=item['bbox'],
+                    area=item['area'],
+                    iscrowd=0,
+                )
+            )
+    coco = dict(
+        info=description,
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(SHAPE_CLASSES)],
+    )
+    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(coco))
+
+
+def _texture(rng: np.random.Generator, colour: np.ndarray, contrast: int) -> np.ndarray:
+    """The colour under smooth noise of two scales, shape (256, 256, 3), uint8."""
+    noise = sum(
+        _smooth_noise(rng, cell, contrast * weight // 4) for cell, weight in ((64, 3), (8, 1))
+    )
+    tint = rng.integers(2, 5, 3)
+    return np.clip(colour + noise[:, :, None] * tint // 4, 0, 255).astype(np.uint8)
+
+
+def _smooth_noise(rng: np.random.Generator, cell: int, amplitude: int) -> np.ndarray:
+    """Random values on a grid, interpolated linearly in between, shape (256, 256)."""
+    edge = _IMAGE_SIZE // cell + 1
+    grid = rng.integers(-amplitude, amplitude + 1, (edge, edge))
+    fraction = np.arange(cell)
+    for _ in range(2):
+        grid = (grid[:-1, None] * (cell - fraction)[:, None] + grid[1:, None] * fraction[:, None]) // cell
+        grid = grid.reshape(_IMAGE_SIZE, -1).T
+    return grid
+
+
+def _contrasting(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    """A colour at least 70 levels away from the mean of the pixels in one channel."""
+    candidates = rng.integers(20, 236, (16, 3))
+    if not len(pixels):
+        return candidates[0]
+    mean = pixels.astype(np.int64).sum(0) // len(pixels)
+    distance = np.abs(candidates - mean).max(1)
+    return candidates[int(np.argmax(distance >= 70))]
+
+
+def _shape_mask(rng: np.random.Generator, shape: str) -> np.ndarray:
+    """The pixels of a randomly placed shape, shape (256, 256), bool."""
+    # Squaring a uniform number makes small objects more frequent, as they are in photographs.
+    u = rng.random()
+    radius = _MIN_RADIUS + (_MAX_RADIUS - _MIN_RADIUS) * u * u
+    centre = rng.random(2) * _IMAGE_SIZE
+    stretch = 1 + 0.5 * rng.random()
+    # The rational parametrisation of the circle: sine and cosine differ between machines.
+    t = 2 * rng.random() - 1
+    cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    y, x = np.mgrid[:_IMAGE_SIZE, :_IMAGE_SIZE] + 0.5
+    x, y = (x - centre[0]) / radius, (y - centre[1]) / radius
+    x, y = cosine * x + sine * y, (cosine * y - sine * x) * stretch
+    if shape == 'disk':
+        return x * x + y * y <= 1
+    if shape == 'ring':
+        r2 = x * x + y * y
+        return (r2 <= 1) & (r2 >= 0.3)
+    if shape == 'square':
+        return (np.abs(x) <= 0.85) & (np.abs(y) <= 0.85)
+    if shape == 'triangle':
+        return (y <= 0.6) & (y >= 2 * np.abs(x) - 1.1)
+    if shape == 'cross':
+        return (np.minimum(np.abs(x), np.abs(y)) <= 0.28) & (
+            np.maximum(np.abs(x), np.abs(y)) <= 0.95
+        )
+    # A pentagram is where at most one of its five lines is crossed.
+    inside = sum((nx * x + ny * y <= _STAR_DISTANCE).astype(int) for nx, ny in _STAR_NORMALS)
+    return inside >= 4

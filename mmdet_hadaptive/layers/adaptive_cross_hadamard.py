@@ -1,0 +1,143 @@
+"""Adaptive Cross-Hadamard: channel expansion by learned pairwise products."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import gather_channels, gumbel_top_k, pairwise_products
+from .dysoft import DySoft
+from .eca import ECAScorer
+
+_MIN_TEMPERATURE = 0.01
+_MAX_TEMPERATURE = 4.0
+_TEMPERATURE_STEP = 0.005
+# Norms are never negative: no backward pass has been seen yet.
+_NO_NORM_YET = -1.0
+
+
+class AdaptiveCrossHadamard(nn.Module):
+    """Appends to its channels the pairwise products of those that score highest.
+
+    1. ``u = norm(pointwise(x))``, a 1x1 convolution that keeps the number of channels.
+    2. :class:`ECAScorer` scores the channels of ``u``.
+    3. ``num_selected`` channels are chosen per image: the highest scores in eval mode, Gumbel
+       top-k with straight-through gradient in training mode.
+    4. Their pairwise products are normalised and concatenated to ``u``.
+
+    The temperature of the selection follows its own rule (section 3 of the paper): after each
+    backward pass it grows by 0.5 % if the gradient norm of the scorer's kernel did not fall
+    against the pass before, and shrinks by 0.5 % if it did, within [0.01, 4]. A hook on the
+    kernel's gradient does this, so that it works in any training loop and whenever gradients
+    are cleared; frozen layers and layers in eval mode have no such gradient and keep their
+    temperature. A gradient that is not finite, as after an overflow in mixed precision, leaves
+    the temperature and the stored norm alone.
+
+    Source: arXiv 2505.22226 v2, section 3.
+
+    Args:
+        in_channels: Channels C of the input.
+        num_selected: Number s of channels to choose, 2 <= s <= C.
+        product_norm: Makes the normalisation of the s(s-1)/2 products.
+        norm_layer: Makes the normalisation for a number of channels.
+        straight_through: 'standard' for the estimator as the paper describes it, 'reversed' for
+            the negated gradient to the scores that the authors' released code computes.
+
+    Attributes:
+        out_channels: C + s(s-1)/2.
+        temperature: Buffer, float32 scalar, initially 4.
+        last_grad_norm: Buffer, float32 scalar: the L2 norm of the kernel's gradient in the last
+            backward pass, -1 before the first.
+
+    Raises:
+        ValueError: If ``num_selected`` or ``straight_through`` is not one of those.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_selected: int,
+        product_norm: Callable[[int], nn.Module] = DySoft,
+        norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        straight_through: Literal['standard', 'reversed'] = 'standard',
+    ) -> None:
+        super().__init__()
+        if not 2 <= num_selected <= in_channels:
+            raise ValueError(
+                f'num_selected must be in 2..{in_channels} (in_channels), got {num_selected}'
+            )
+        if straight_through not in ('standard', 'reversed'):
+            raise ValueError(
+                f"straight_through must be 'standard' or 'reversed', got {straight_through!r}"
+            )
+        num_products = num_selected * (num_selected - 1) // 2
+        self.num_selected = num_selected
+        self.straight_through = straight_through
+        self.out_channels = in_channels + num_products
+        self.pointwise = nn.Conv2d(in_channels, in_channels, 1)
+        self.norm = norm_layer(in_channels)
+        self.scorer = ECAScorer()
+        self.product_norm = product_norm(num_products)
+        self.register_buffer('temperature', torch.tensor(_MAX_TEMPERATURE))
+        self.register_buffer('last_grad_norm', torch.tensor(_NO_NORM_YET))
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Expands the channels.
+
+        Args:
+            x: Shape (B, C, H, W), floating dtype.
+            noise: Shape (B, C): Gumbel noise for the selection in training mode, drawn from
+                torch's generator if not given. Not used in eval mode.
+
+        Returns:
+            Shape (B, C + s(s-1)/2, H, W).
+        """
+        u = self.norm(self.pointwise(x))
+        scores = self.scorer(u)
+        if self.training:
+            self._watch_gradient()
+            indices, scale = gumbel_top_k(
+                scores,
+                self.num_selected,
+                # A copy, because the rule writes to the buffer while a graph may still need it.
+                self.temperature.clone(),
+                noise,
+                reverse_gradient=self.straight_through == 'reversed',
+            )
+            selected = gather_channels(u, indices) * scale[:, :, None, None]
+        else:
+            indices = scores.topk(self.num_selected, dim=1).indices
+            selected = gather_channels(u, indices)
+        return torch.cat([u, self.product_norm(pairwise_products(selected))], dim=1)
+
+    def extra_repr(self) -> str:
+        """Names the selection."""
+        return f'num_selected={self.num_selected}, straight_through={self.straight_through!r}'
+
+    def _watch_gradient(self) -> None:
+        """Hooks the rule to the kernel that is in use now.
+
+        Done in the forward pass, because copies of a parameter (deepcopy, pickle) and parameters
+        that replace it come without its hooks.
+        """
+        kernel = self.scorer.conv.weight
+        watched = self.__dict__.get('_watched')
+        if kernel.requires_grad and (watched is None or watched[0] is not kernel):
+            if watched is not None:
+                watched[1].remove()
+            self.__dict__['_watched'] = (kernel, kernel.register_hook(self._adapt_temperature))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != '_watched'}
+
+    @torch.no_grad()
+    def _adapt_temperature(self, grad: Tensor) -> None:
+        """The temperature rule, called with the kernel's gradient of one backward pass."""
+        norm = grad.float().norm()
+        last = self.last_grad_norm
+        factor = 1 + torch.where(norm >= last, _TEMPERATURE_STEP, -_TEMPERATURE_STEP)
+        adapted = (self.temperature * factor).clamp(_MIN_TEMPERATURE, _MAX_TEMPERATURE)
+        finite = norm.isfinite()
+        self.temperature.copy_(torch.where(finite & (last >= 0), adapted, self.temperature))
+        self.last_grad_norm.copy_(torch.where(finite, norm, last))

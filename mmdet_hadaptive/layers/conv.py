@@ -1,0 +1,55 @@
+"""Convolution with normalisation and activation."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, normalisation, and Hardswish unless switched off.
+
+    Input (B, in_channels, H, W), output (B, out_channels, H', W'). A stride of 1 keeps the size
+    (padding (kernel_size - 1) / 2); a larger stride has no padding, so that an odd edge loses
+    its last row or column (arXiv 2505.22226, architecture tables).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Edge of the kernel in pixels; odd where the stride is 1.
+        stride: Step in pixels.
+        groups: Groups of the convolution; ``in_channels`` makes it depthwise.
+        act: Whether a Hardswish follows.
+        norm_layer: Makes the normalisation for a number of channels.
+
+    Raises:
+        ValueError: If the kernel is even and the stride is 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
+        norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
+        if stride == 1 and kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd where stride is 1, got {kernel_size}')
+        super().__init__()
+        self.add_module(
+            'conv',
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding=(kernel_size - 1) // 2 if stride == 1 else 0,
+                groups=groups,
+                bias=False,
+            ),
+        )
+        self.add_module('norm', norm_layer(out_channels))
+        if act:
+            self.add_module('act', nn.Hardswish(inplace=True))

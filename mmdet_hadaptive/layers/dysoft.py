@@ -1,0 +1,35 @@
+"""DySoft: the normalisation of the products."""
+
+import torch
+from torch import Tensor, nn
+
+
+class DySoft(nn.Module):
+    """Dynamic softsign, ``weight * (alpha x) / (1 + |alpha x|) + bias``.
+
+    It bounds products, whose range grows with the square of their factors, without statistics
+    of the batch. Input and output (B, num_channels, H, W), any floating dtype.
+
+    Source: arXiv 2505.22226 v2, section 3 (DySoft).
+
+    Args:
+        num_channels: Number of products P. ``weight`` (initially 1) and ``bias`` (initially 0)
+            have one value per product, ``alpha`` (initially 0.5) is one for all.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), 0.5))
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises (B, P, H, W), keeping shape and dtype."""
+        shape = (1, -1, 1, 1)
+        return (
+            nn.functional.softsign(self.alpha * x) * self.weight.view(shape) + self.bias.view(shape)
+        )
+
+    def extra_repr(self) -> str:
+        """Names the number of channels."""
+        return f'{self.weight.numel()}'

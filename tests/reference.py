@@ -1,0 +1,1 @@
+"""Reads the reference values that lie beside the real images."""
