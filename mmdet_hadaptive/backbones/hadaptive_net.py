@@ -229,20 +229,22 @@ def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
 
 
 class _FixedRunningStatistics:
-    """Lets batch normalisation use the batch without counting it a second time."""
+    """Lets batch normalisations use the batch without counting it a second time."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.norms = [
-            m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
-        ]
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+        self.norms = [m for m in norms if m.track_running_stats]
 
     def __enter__(self) -> None:
+        self.momenta = [norm.momentum for norm in self.norms]
+        self.counts = [norm.num_batches_tracked.clone() for norm in self.norms]
         for norm in self.norms:
-            norm.track_running_stats = False
+            norm.momentum = 0.0
 
     def __exit__(self, *exc_info: object) -> None:
-        for norm in self.norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in zip(self.norms, self.momenta, self.counts, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -16,7 +16,7 @@ from rich.progress import track
 SHAPE_CLASSES = ('disk', 'ring', 'square', 'triangle', 'cross', 'star')
 _IMAGE_SIZE = 256
 _MAX_OBJECTS = 7
-_MIN_RADIUS = 9
+_MIN_RADIUS = 12
 _MAX_RADIUS = 80
 # An object stays in the annotations as long as at least this part of it can be seen.
 _MIN_VISIBLE = 0.5
@@ -34,7 +34,7 @@ _STAR_NORMALS = (
 def draw_shapes(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draws one image.
 
-    One to seven objects of the six :data:`SHAPE_CLASSES`, 18 to 160 pixels across, rotated and
+    One to seven objects of the six :data:`SHAPE_CLASSES`, 24 to 160 pixels across, rotated and
     stretched, may overlap each other and leave the image. Boxes are as tight as the drawn
     pixels inside the image.
 
@@ -154,7 +154,8 @@ def _texture(rng: np.random.Generator, colour: np.ndarray, contrast: int) -> np.
         _smooth_noise(rng, cell, contrast * weight // 4) for cell, weight in ((64, 3), (8, 1))
     )
     tint = rng.integers(2, 5, 3)
-    return np.clip(colour + noise[:, :, None] * tint // 4, 0, 255).astype(np.uint8)
+    image = np.clip(colour + noise[:, :, None] * tint // 4, 0, 255)
+    return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 def _smooth_noise(rng: np.random.Generator, cell: int, amplitude: int) -> np.ndarray:
@@ -163,7 +164,8 @@ def _smooth_noise(rng: np.random.Generator, cell: int, amplitude: int) -> np.nda
     grid = rng.integers(-amplitude, amplitude + 1, (edge, edge))
     fraction = np.arange(cell)
     for _ in range(2):
-        grid = (grid[:-1, None] * (cell - fraction)[:, None] + grid[1:, None] * fraction[:, None]) // cell
+        before, after = grid[:-1, None], grid[1:, None]
+        grid = (before * (cell - fraction)[:, None] + after * fraction[:, None]) // cell
         grid = grid.reshape(_IMAGE_SIZE, -1).T
     return grid
 

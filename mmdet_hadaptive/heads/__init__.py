@@ -1,5 +1,6 @@
-"""What MMDetection lacks for SSDLite."""
+"""What MMDetection lacks for light detectors."""
 
+from .retina_lite_head import RetinaLiteHead
 from .ssdlite_head import SSDLiteHead
 
-__all__ = ['SSDLiteHead']
+__all__ = ['RetinaLiteHead', 'SSDLiteHead']

@@ -1,0 +1,25 @@
+_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
+custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
+
+# Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
+train_pipeline = _base_.train_pipeline
+train_pipeline[0].imdecode_backend = 'pillow'
+test_pipeline = _base_.test_pipeline
+test_pipeline[0].imdecode_backend = 'pillow'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='HadaptiveNet',
+        arch='small',
+        out_indices=(3, 4),
+        norm_cfg=dict(type='BN', eps=0.001, momentum=0.03)),
+    neck=dict(in_channels=(96, 128), out_channels=(96, 128, 512, 256, 256, 128)),
+    bbox_head=dict(type='SSDLiteHead', in_channels=(96, 128, 512, 256, 256, 128)))
+
+# The last maps are 1 x 1: batch normalisation cannot train on a last batch of one image.
+train_dataloader = dict(
+    drop_last=True,
+    dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+test_dataloader = val_dataloader

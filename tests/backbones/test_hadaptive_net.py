@@ -1,0 +1,326 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
+from mmdet_hadaptive.complexity import count_costs
+from mmdet_hadaptive.layers import AdaptiveCrossHadamard
+
+# A small table, so that tests of the mechanism are quick.
+TINY = dict(
+    stages=[
+        [dict(type='conv', channels=8, kernel=2, stride=2, act=False)],
+        [dict(type='conv', channels=8, kernel=2, stride=2, act=True)],
+        [
+            dict(type='ghost', channels=12, expand=2, kernel=2, stride=2),
+            dict(type='ach', channels=12, num_selected=4, kernel=3, product_norm='DySoft'),
+            dict(type='ach', channels=12, num_selected=5, kernel=3, product_norm='BN'),
+        ],
+    ],
+    final_channels=16,
+)
+
+
+def tiny(**kwargs):
+    return HadaptiveNet(TINY, **{'out_indices': (1, 2, 3), **kwargs})
+
+
+# parameters, without final convolution; MACs at 224, without it; MACs at 320.
+PUBLISHED = {
+    'small': (744452, 619652, 129637600, 123616480, 264563200),
+    'medium': (1738048, 1551808, 337345868, 328314188, 688454960),
+    'large': (4752458, 4504778, 667558392, 665346552, 1370200700),
+}
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_published_sizes(arch):
+    last = len(ARCHITECTURES[arch]['stages'])
+    whole = HadaptiveNet(arch, out_indices=(last,))
+    without = HadaptiveNet(arch, out_indices=(last - 1,))
+    parameters, macs = count_costs(whole, 224, 224)
+    parameters_without, macs_without = count_costs(without, 224, 224)
+    macs_320 = count_costs(whole, 320, 320)[1]
+    assert PUBLISHED[arch] == (parameters, parameters_without, macs, macs_without, macs_320)
+
+
+@pytest.mark.parametrize(
+    ('arch', 'channels', 'strides'),
+    [
+        ('small', (32, 32, 64, 96, 128, 960), (2, 4, 8, 16, 32, 32)),
+        ('medium', (32, 48, 80, 128, 192, 960), (2, 4, 8, 16, 32, 32)),
+        ('large', (24, 48, 96, 192, 256, 256, 960), (2, 4, 8, 16, 32, 64, 64)),
+    ],
+)
+def test_out_channels_and_strides_say_what_comes_out(arch, channels, strides):
+    net = HadaptiveNet(arch, out_indices=range(len(channels))).eval()
+    assert net.out_channels == channels
+    assert net.out_strides == strides
+    with torch.no_grad():
+        outputs = net(torch.randn(1, 3, 128, 192))
+    assert [tuple(y.shape) for y in outputs] == [
+        (1, c, 128 // s, 192 // s) for c, s in zip(channels, strides, strict=True)
+    ]
+
+
+def released_name(key, stages):
+    """The name here of a key of the authors' checkpoints."""
+    layer, rest = re.fullmatch(r'layers\.(\d+)\.(.*)', key).groups()
+    blocks = [(name, i) for name, count in stages for i in range(count)]
+    name, index = blocks[int(layer)]
+    for old, new in [
+        ('block.0.primary_conv.', 'expansion.primary.'),
+        ('block.0.cheap_operation.', 'expansion.cheap.'),
+        ('block.0.fc.', 'expansion.pointwise.'),
+        ('block.0.norm_x.', 'expansion.norm.'),
+        ('block.0.eva_net.conv.', 'expansion.scorer.conv.'),
+        ('block.0.norm.', 'expansion.product_norm.'),
+        ('block.0.tau_adj', 'expansion.last_grad_norm'),
+        ('block.0.tau', 'expansion.temperature'),
+        ('block.1.', 'depthwise.'),
+        ('block.2.', 'projection.'),
+        ('bn.', 'norm.'),
+    ]:
+        rest = rest.replace(old, new)
+    return f'{name}.{index}.{rest}'
+
+
+@pytest.mark.parametrize('case', ['a', 'b'])
+def test_small_network_equals_the_reference_at_every_tap(case):
+    folder = os.environ.get('HADAPTIVE_REFERENCE')
+    if not folder:
+        pytest.skip('set HADAPTIVE_REFERENCE to the folder that holds network_small.pt')
+    reference = torch.load(Path(folder) / 'network_small.pt', weights_only=True)
+    net = HadaptiveNet('small', out_indices=(1, 2, 3, 4, 5)).eval()
+    stages = [(name, len(getattr(net, name))) for name in net._names]
+    state = net.state_dict()
+    loaded = {
+        released_name(key, stages): value
+        for key, value in reference['model_state_dict'].items()
+        if 'hadamard_' not in key
+    }
+    assert loaded.keys() == state.keys()
+    net.load_state_dict({key: value.view_as(state[key]) for key, value in loaded.items()})
+    with torch.no_grad():
+        outputs = net(reference['cases'][case]['x'].float())
+    for output, tap in zip(outputs, reference['cases'][case]['taps'], strict=True):
+        assert (output - tap).abs().max() < 1e-4
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    height=st.integers(8, 40),
+    width=st.integers(8, 40),
+    batch=st.integers(1, 3),
+    training=st.booleans(),
+)
+def test_any_input_size_down_to_the_total_stride(height, width, batch, training):
+    # A batch normalisation cannot train on one value a channel.
+    training = training and batch * (height // 8) * (width // 8) > 1
+    outputs = tiny(out_indices=(1, 2)).train(training)(torch.randn(batch, 3, height, width))
+    assert [y.shape[-2:] for y in outputs] == [(height // 4, width // 4), (height // 8, width // 8)]
+    assert all(y.isfinite().all() for y in outputs)
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_smallest_input_and_batch_of_one(arch):
+    net = HadaptiveNet(arch).eval()
+    edge = net.out_strides[-1]
+    assert net(torch.randn(1, 3, edge, edge))[-1].shape[-2:] == (1, 1)
+    with pytest.raises(ValueError, match=rf'{edge - 1} x {edge} pixels.*total stride of {edge}'):
+        net(torch.randn(1, 3, edge - 1, edge))
+
+
+def test_nothing_is_built_behind_the_last_index():
+    net = HadaptiveNet('small', out_indices=(2, 3))
+    assert [name for name, _ in net.named_children()] == ['stem', 'stage1', 'stage2', 'stage3']
+    sum(y.sum() for y in net(torch.randn(2, 3, 64, 64))).backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_gradients_reach_every_parameter():
+    net = HadaptiveNet('medium', out_indices=(1, 2, 3, 4, 5))
+    sum(y.square().sum() for y in net(torch.randn(2, 3, 64, 64))).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2, 3])
+def test_frozen_stages(frozen_stages):
+    net = tiny(frozen_stages=frozen_stages).train()
+    for index, name in enumerate(net._names):
+        stage = getattr(net, name)
+        frozen = index <= frozen_stages
+        assert all(p.requires_grad != frozen for p in stage.parameters())
+        assert all(m.training != frozen for m in stage.modules())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    if frozen_stages < 3:
+        for _ in range(2):
+            sum(y.sum() for y in net(torch.randn(2, 3, 32, 32))).backward()
+    else:
+        net(torch.randn(2, 3, 32, 32))
+    for name, value in net.state_dict().items():
+        if name.split('.')[0] in net._names[: frozen_stages + 1]:
+            assert torch.equal(value, before[name]), name
+
+
+def test_norm_eval():
+    net = tiny(norm_eval=True).train()
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm)]
+    assert norms
+    assert not any(m.training for m in norms)
+    assert all(m.training for m in net.modules() if isinstance(m, AdaptiveCrossHadamard))
+    assert not tiny().eval().training
+
+
+def test_checkpointing_changes_nothing():
+    plain, checkpointed = tiny(), tiny(with_cp=True)
+    checkpointed.load_state_dict(plain.state_dict())
+    image = torch.randn(2, 3, 32, 32)
+    for _ in range(3):
+        results = []
+        for net in (plain, checkpointed):
+            torch.manual_seed(5)
+            net.zero_grad()
+            outputs = net(image)
+            sum(y.square().mean() for y in outputs).backward()
+            results.append((outputs, [p.grad for p in net.parameters()], net.state_dict()))
+        for a, b in zip(results[0][0], results[1][0], strict=True):
+            assert torch.equal(a, b)
+        for a, b in zip(results[0][1], results[1][1], strict=True):
+            assert torch.equal(a, b)
+        # Running statistics and temperatures too.
+        for name, value in results[0][2].items():
+            assert torch.equal(value, results[1][2][name]), name
+
+
+def test_checkpointing_recomputes(monkeypatch):
+    calls = []
+    forward = AdaptiveCrossHadamard.forward
+
+    def counted(self, x, noise=None):
+        calls.append(1)
+        return forward(self, x, noise)
+
+    monkeypatch.setattr(AdaptiveCrossHadamard, 'forward', counted)
+    sum(y.sum() for y in tiny(with_cp=True)(torch.randn(2, 3, 32, 32))).backward()
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize('norm_cfg', [dict(type='GN', num_groups=2), dict(type='SyncBN')])
+def test_norm_cfg_reaches_every_normalisation(norm_cfg):
+    table = dict(TINY, stages=TINY['stages'][:2] + [TINY['stages'][2][:2]])
+    net = HadaptiveNet(table, out_indices=(2,), norm_cfg=norm_cfg)
+    kinds = {type(m).__name__ for m in net.modules() if 'Norm' in type(m).__name__}
+    assert kinds == {'GroupNorm' if norm_cfg['type'] == 'GN' else 'SyncBatchNorm', 'ConvNormAct'}
+
+
+def test_batch_normalised_products_use_norm_cfg():
+    net = tiny(norm_cfg=dict(type='BN', eps=0.5))
+    assert {m.eps for m in net.modules() if isinstance(m, _BatchNorm)} == {0.5}
+
+
+def test_straight_through_reaches_every_layer():
+    net = tiny(straight_through='reversed')
+    layers = [m for m in net.modules() if isinstance(m, AdaptiveCrossHadamard)]
+    assert len(layers) == 2
+    assert {m.straight_through for m in layers} == {'reversed'}
+
+
+def test_random_initialisation():
+    net = tiny()
+    net.init_weights()
+    weight = net.final_conv[0].conv.weight
+    # Xavier: variance 2 / (fan in + fan out).
+    assert weight.std().item() == pytest.approx((2 / (12 + 16)) ** 0.5, rel=0.2)
+    assert net.stage2[1].expansion.pointwise.bias.abs().max() == 0
+    assert net.stage2[1].expansion.temperature == 4.0
+
+
+def detector_checkpoint(path, net):
+    state = {f'backbone.{name}': value for name, value in net.state_dict().items()}
+    torch.save(dict(state_dict={**state, 'bbox_head.weight': torch.zeros(3)}), path)
+    return str(path)
+
+
+def test_pretrained_with_prefix(tmp_path):
+    source = tiny()
+    source.stage2[1].expansion.temperature.fill_(0.7)
+    file = detector_checkpoint(tmp_path / 'detector.pth', source)
+    net = tiny(init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))
+    net.init_weights()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name]), name
+
+
+def test_checkpoint_of_another_arch_is_refused(tmp_path):
+    file = detector_checkpoint(tmp_path / 'medium.pth', HadaptiveNet('medium'))
+    net = HadaptiveNet(
+        'small', init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.')
+    )
+    with pytest.raises(ValueError, match=r"does not fit HadaptiveNet\(arch='small'\).*'medium'"):
+        net.init_weights()
+
+
+@pytest.mark.parametrize(
+    ('error', 'message', 'kwargs'),
+    [
+        (ValueError, r"arch must be one of .*'small'.* got 'tiny'", dict(arch='tiny')),
+        (TypeError, 'arch must be one of', dict(arch=3)),
+        (TypeError, 'out_indices must be a sequence of int, got 3', dict(out_indices=3)),
+        (ValueError, r'out_indices must be rising and in 0\.\.5', dict(out_indices=(2, 6))),
+        (ValueError, 'out_indices must be rising', dict(out_indices=(3, 2))),
+        (ValueError, 'out_indices must be rising', dict(out_indices=())),
+        (ValueError, 'out_indices must be rising', dict(out_indices=(-1, 2))),
+        (ValueError, r'frozen_stages must be in -1\.\.4 .*got 5', dict(frozen_stages=5)),
+        (ValueError, 'frozen_stages must be in', dict(frozen_stages=-2)),
+        (ValueError, "straight_through must be .* got 'soft'", dict(straight_through='soft')),
+    ],
+)
+def test_wrong_arguments(error, message, kwargs):
+    with pytest.raises(error, match=message):
+        HadaptiveNet(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ('block', 'message'),
+    [
+        (dict(type='mlp'), "type must be one of .*'ach', 'conv', 'ghost'"),
+        (dict(type='conv', channels=8), 'the keys must be type, act, channels, kernel, stride'),
+        (
+            dict(type='ach', channels=8, num_selected=4, kernel=3, product_norm='LN'),
+            "product_norm must be 'DySoft' or 'BN'",
+        ),
+    ],
+)
+def test_wrong_tables_name_the_block(block, message):
+    with pytest.raises(ValueError, match=message + r".* in arch\['stages'\]\[0\]"):
+        HadaptiveNet(dict(stages=[[block]], final_channels=8), out_indices=(0,))
+
+
+def test_registered_in_mmdet():
+    from mmdet.registry import MODELS
+
+    net = MODELS.build(dict(type='HadaptiveNet', arch='small'))
+    assert isinstance(net, HadaptiveNet)
+
+
+def test_layers_need_torch_only():
+    code = (
+        'import sys\n'
+        "for name in ('mmdet', 'mmcv', 'mmengine'): sys.modules[name] = None\n"
+        'import torch\n'
+        'from mmdet_hadaptive.layers import AdaptiveCrossHadamard\n'
+        'print(AdaptiveCrossHadamard(8, 4)(torch.randn(2, 8, 4, 4)).shape[1])\n'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.strip() == '14', result.stderr

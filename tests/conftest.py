@@ -1,0 +1,53 @@
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """The folder with bccd/ and tiny_coco/."""
+    folder = os.environ.get('HADAPTIVE_DATA')
+    if not folder:
+        pytest.skip('set HADAPTIVE_DATA to the folder that holds bccd/ and tiny_coco/')
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory) -> Path:
+    """A small shapes data set, in the folder data/shapes of its own working directory."""
+    from mmdet_hadaptive.datasets import make_shapes
+
+    return make_shapes(tmp_path_factory.mktemp('work') / 'data' / 'shapes', 16, 8)
+
+
+@pytest.fixture(scope='session')
+def run():
+    """Runs a Python file in a process of its own and returns its output."""
+
+    def run_python(*args, cwd, code=0, env=None):
+        result = subprocess.run(
+            [sys.executable, '-W', 'ignore', *map(str, args)],
+            cwd=cwd,
+            env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert result.returncode == code, result.stdout[-4000:]
+        return result.stdout
+
+    return run_python

@@ -1,1 +1,0 @@
-"""Reads the reference values that lie beside the real images."""
