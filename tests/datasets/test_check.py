@@ -1,0 +1,187 @@
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdet_hadaptive.datasets import CheckedCocoDataset, check_coco
+
+CLASSES = ('cat', 'dog')
+GOOD = dict(
+    images=[
+        dict(id=1, file_name='a.jpg', width=60, height=40),
+        dict(id=2, file_name='b.png', width=60, height=40),
+    ],
+    annotations=[
+        dict(id=1, image_id=1, category_id=10, bbox=[5, 5, 20, 20], area=400, iscrowd=0),
+        dict(id=2, image_id=2, category_id=20, bbox=[0, 0, 60, 40], area=2400, iscrowd=0),
+    ],
+    categories=[dict(id=10, name='cat'), dict(id=20, name='dog')],
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for item in GOOD['images']:
+        Image.fromarray(noise).save(images / item['file_name'])
+    return tmp_path
+
+
+def write(folder, coco):
+    file = folder / 'coco.json'
+    file.write_text(coco if isinstance(coco, str) else json.dumps(coco))
+    return file
+
+
+def check(folder, coco, classes=CLASSES):
+    return check_coco(write(folder, coco), folder / 'images', classes, read_images=True)
+
+
+def changed(table, index, **values):
+    coco = copy.deepcopy(GOOD)
+    coco[table][index].update(values)
+    return coco
+
+
+def test_nothing_wrong(folder):
+    assert check(folder, GOOD) == []
+
+
+ERRORS = {
+    'no JSON': ('{"images": [', 'not readable JSON'),
+    'no COCO': ([1, 2], 'has no list of images, annotations, categories'),
+    'no categories': ({**GOOD, 'categories': None}, 'has no list of categories'),
+    'missing keys': (
+        {**GOOD, 'annotations': [dict(id=1, bbox=[0, 0, 5, 5])]},
+        r'1 annotations lack one of id, image_id.*\(annotations\[0\]\)',
+    ),
+    'repeated ids': (changed('annotations', 1, id=1), r'ids of annotations are not unique \(1\)'),
+    'unknown category': (
+        changed('annotations', 0, category_id=30),
+        r'category_id that does not exist \(annotation 1: category 30\)',
+    ),
+    'unknown image': (
+        changed('annotations', 0, image_id=7),
+        r'image that does not exist \(annotation 1: image 7\)',
+    ),
+    'not a box': (changed('annotations', 0, bbox=[1, 2, 3]), r'four finite numbers.*annotation 1'),
+    'NaN in a box': (changed('annotations', 0, bbox=[1, 2, float('nan'), 3]), 'four finite'),
+    'missing file': (changed('images', 0, file_name='c.jpg'), r'do not exist \(.*c\.jpg\)'),
+    'wrong size': (changed('images', 0, width=50), r'another size.*a\.jpg: \(60, 40\).*\(50, 40\)'),
+    'no annotations': ({**GOOD, 'annotations': []}, 'no images or no annotations'),
+    'other classes': (
+        {**GOOD, 'categories': [dict(id=10, name='Cat'), dict(id=20, name='dog')]},
+        r"classes \['cat'\] that .* does not have; it has \['Cat', 'dog'\].*num_classes=2",
+    ),
+    'other order': (
+        {**GOOD, 'categories': GOOD['categories'][::-1]},
+        r"labels would carry wrong names. Set metainfo=dict\(classes=\('dog', 'cat'\)\)",
+    ),
+}
+
+
+@pytest.mark.parametrize('name', ERRORS)
+def test_errors(folder, name):
+    coco, message = ERRORS[name]
+    errors = [finding for finding in check(folder, coco) if finding.is_error]
+    assert len(errors) == 1
+    assert re.search(message, str(errors[0])), errors[0]
+
+
+NOTES = {
+    'no area': (changed('annotations', 0, bbox=[5, 5, 0, 9]), '1 boxes have no area'),
+    'outside': (changed('annotations', 0, bbox=[70, 5, 9, 9]), '1 boxes lie outside'),
+    'beyond': (changed('annotations', 0, bbox=[50, 5, 20, 9]), '1 boxes reach beyond'),
+    'bare image': (changed('annotations', 1, image_id=1), r'1 images have no annotations \(b.png'),
+}
+
+
+@pytest.mark.parametrize('name', NOTES)
+def test_notes(folder, name):
+    coco, message = NOTES[name]
+    (finding,) = check(folder, coco)
+    assert not finding.is_error
+    assert re.search(message, str(finding)), finding
+
+
+def test_category_that_the_config_leaves_out(folder):
+    (finding,) = check(folder, GOOD, classes=('dog',))
+    assert not finding.is_error
+    assert "['cat'] are not among the classes" in finding.problem
+
+
+@pytest.mark.parametrize('damage', [lambda data: b'', lambda data: data[: len(data) // 2]])
+@pytest.mark.parametrize('name', ['a.jpg', 'b.png'])
+def test_damaged_images(folder, damage, name):
+    file = folder / 'images' / name
+    file.write_bytes(damage(file.read_bytes()))
+    (finding,) = check(folder, GOOD)
+    assert finding.is_error
+    assert str(file) in finding.problem
+
+
+def test_missing_files_and_folders(tmp_path):
+    (finding,) = check_coco(tmp_path / 'none.json', tmp_path, CLASSES)
+    assert 'none.json does not exist' in finding.problem
+    assert 'data_root' in finding.remedy
+    findings = check_coco(write(tmp_path, GOOD), tmp_path / 'images', CLASSES)
+    assert f'image folder {tmp_path / "images"} does not exist' in findings[0].problem
+
+
+def dataset(folder, coco=GOOD, classes=CLASSES, **kwargs):
+    write(folder, coco)
+    pipeline = [
+        dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(30, 20), keep_ratio=False),
+        dict(type='PackDetInputs'),
+    ]
+    return CheckedCocoDataset(
+        ann_file='coco.json',
+        data_root=str(folder),
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=classes),
+        pipeline=pipeline,
+        **kwargs,
+    )
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+
+
+@pytest.mark.parametrize('name', set(ERRORS) - {'wrong size', 'no JSON'})
+def test_data_set_refuses_errors_when_it_is_built(folder, name):
+    coco, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        dataset(folder, coco)
+
+
+def test_data_set_clips_and_drops_boxes(folder):
+    coco = copy.deepcopy(GOOD)
+    coco['annotations'] += [
+        dict(id=3, image_id=1, category_id=10, bbox=[50, 30, 30, 30], area=900, iscrowd=0),
+        dict(id=4, image_id=1, category_id=10, bbox=[90, 5, 9, 9], area=81, iscrowd=0),
+        dict(id=5, image_id=1, category_id=10, bbox=[5, 5, 0, 9], area=0, iscrowd=0),
+    ]
+    boxes = dataset(folder, coco)[0]['data_samples'].gt_instances.bboxes.tensor
+    # Resized by one half.
+    assert boxes.tolist() == [[2.5, 2.5, 12.5, 12.5], [25.0, 15.0, 30.0, 20.0]]
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+@pytest.mark.parametrize('damage', [lambda data: b'', lambda data: data[: len(data) // 2]])
+@pytest.mark.parametrize('index', [0, 1])
+def test_data_set_names_a_damaged_image(folder, damage, index, test_mode):
+    file = folder / 'images' / GOOD['images'][index]['file_name']
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(RuntimeError, match=rf'{file.name} cannot be used.*check_dataset'):
+        dataset(folder, test_mode=test_mode)[index]
