@@ -7,7 +7,7 @@ usable with torch alone.
 
 from importlib.util import find_spec
 
-from .version import __version__
+__version__ = '0.1.0'
 
 if find_spec('mmdet') is not None:
     from .stack import check_stack

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -48,6 +49,7 @@ def run():
             text=True,
         )
         assert result.returncode == code, result.stdout[-4000:]
-        return result.stdout
+        # MMEngine pads its columns.
+        return re.sub(' +', ' ', result.stdout)
 
     return run_python

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 
-from mmdet.registry import DATASETS
 from mmdet_hadaptive.datasets import check_coco
 
 

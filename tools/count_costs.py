@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmdet_hadaptive  # noqa: F401
-from mmdet.registry import MODELS
 from mmdet_hadaptive.complexity import count_costs
 
 

@@ -44,7 +44,8 @@ def main() -> None:
         f'  loss and mAP curves:             {pictures["curves"]}\n'
         f'  checkpoint:                      {checkpoint}\n'
         'Next: put COCO under data/coco and type\n'
-        f'  {os.path.relpath(sys.executable)} tools/train.py configs/ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
+        f'  {os.path.relpath(sys.executable)} tools/train.py '
+        'configs/ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
     )
 
 

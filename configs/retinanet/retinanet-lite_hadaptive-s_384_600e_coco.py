@@ -9,7 +9,9 @@ model = dict(
         num_ins=5,
         in_channels=channels,
         feat_channels=channels,
-        norm_cfg=norm_cfg))
+        norm_cfg=norm_cfg,
+    ),
+)
 
 # 384 x 384 with large-scale jitter, 600 epochs from scratch.
 input_size = (384, 384)
@@ -21,7 +23,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=input_size, recompute_bbox=True, allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='Pad', size=input_size, pad_val=dict(img=(114, 114, 114))),
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     load_image,
@@ -30,7 +32,8 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
     batch_size=16,
@@ -48,7 +51,10 @@ train_dataloader = dict(
             ann_file='annotations/instances_train2017.json',
             data_prefix=dict(img='train2017/'),
             filter_cfg=dict(filter_empty_gt=True, min_size=32),
-            pipeline=train_pipeline)))
+            pipeline=train_pipeline,
+        ),
+    ),
+)
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
@@ -57,7 +63,8 @@ train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     optimizer=dict(lr=0.08, weight_decay=4e-5),
     paramwise_cfg=dict(norm_decay_mult=0.0),
-    clip_grad=dict(max_norm=10.0))
+    clip_grad=dict(max_norm=10.0),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=2000),
     dict(
@@ -66,7 +73,8 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
 
 # (8 GPUs) x (16 samples per GPU)

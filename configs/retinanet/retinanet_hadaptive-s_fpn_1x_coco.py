@@ -10,7 +10,8 @@ test_pipeline[0].imdecode_backend = 'pillow'
 model = dict(
     backbone=dict(_delete_=True, type='HadaptiveNet', arch='small', out_indices=(2, 3, 4)),
     # The backbone starts at stride 8, which is the neck's first level.
-    neck=dict(in_channels=[64, 96, 128], start_level=0))
+    neck=dict(in_channels=[64, 96, 128], start_level=0),
+)
 
 train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))

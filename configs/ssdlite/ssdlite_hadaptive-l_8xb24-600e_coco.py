@@ -7,5 +7,7 @@ model = dict(
         in_channels=(192, 256, 256),
         out_channels=(192, 256, 256, 256, 256, 128),
         level_strides=(2, 2, 2),
-        level_paddings=(1, 1, 1)),
-    bbox_head=dict(in_channels=(192, 256, 256, 256, 256, 128)))
+        level_paddings=(1, 1, 1),
+    ),
+    bbox_head=dict(in_channels=(192, 256, 256, 256, 256, 128)),
+)

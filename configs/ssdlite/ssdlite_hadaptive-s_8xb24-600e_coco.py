@@ -13,13 +13,15 @@ model = dict(
         type='HadaptiveNet',
         arch='small',
         out_indices=(3, 4),
-        norm_cfg=dict(type='BN', eps=0.001, momentum=0.03)),
+        norm_cfg=dict(type='BN', eps=0.001, momentum=0.03),
+    ),
     neck=dict(in_channels=(96, 128), out_channels=(96, 128, 512, 256, 256, 128)),
-    bbox_head=dict(type='SSDLiteHead', in_channels=(96, 128, 512, 256, 256, 128)))
+    bbox_head=dict(type='SSDLiteHead', in_channels=(96, 128, 512, 256, 256, 128)),
+)
 
 # The last maps are 1 x 1: batch normalisation cannot train on a last batch of one image.
 train_dataloader = dict(
-    drop_last=True,
-    dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)))
+    drop_last=True, dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
+)
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -9,12 +9,14 @@ train_data = dict(
     data_root=data_root,
     metainfo=metainfo,
     ann_file='annotations/instances_train.json',
-    data_prefix=dict(img='train/'))
+    data_prefix=dict(img='train/'),
+)
 val_data = dict(
     data_root=data_root,
     metainfo=metainfo,
     ann_file='annotations/instances_val.json',
-    data_prefix=dict(img='val/'))
+    data_prefix=dict(img='val/'),
+)
 
 # Half of the images keep their scale, and cells may lie any way round.
 train_pipeline = _base_.train_pipeline
@@ -25,23 +27,30 @@ train_pipeline[2] = dict(
             type='Expand',
             mean=_base_.data_preprocessor.mean,
             to_rgb=_base_.data_preprocessor.bgr_to_rgb,
-            ratio_range=(1, 2))
+            ratio_range=(1, 2),
+        )
     ],
-    prob=0.5)
+    prob=0.5,
+)
 train_pipeline[5] = dict(
-    type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal'])
+    type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']
+)
 
 # Anchors, in pixels of the 320 x 320 input: platelets are 22 across, red cells 59, white 109.
 model = dict(
     bbox_head=dict(
         num_classes=num_classes,
         anchor_generator=dict(
-            min_sizes=[24, 64, 112, 160, 212, 264], max_sizes=[128, 112, 160, 212, 264, 320])),
+            min_sizes=[24, 64, 112, 160, 212, 264], max_sizes=[128, 112, 160, 212, 264, 320]
+        ),
+    ),
     # Cells overlap.
-    test_cfg=dict(nms=dict(iou_threshold=0.6)))
+    test_cfg=dict(nms=dict(iou_threshold=0.6)),
+)
 
 train_dataloader = dict(
-    batch_size=8, num_workers=2, dataset=dict(dataset=dict(pipeline=train_pipeline, **train_data)))
+    batch_size=8, num_workers=2, dataset=dict(dataset=dict(pipeline=train_pipeline, **train_data))
+)
 val_dataloader = dict(dataset=val_data)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_data['ann_file'])
@@ -59,7 +68,8 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
 custom_hooks = [
     *_base_.custom_hooks,
@@ -68,8 +78,10 @@ custom_hooks = [
         ema_type='ExpMomentumEMA',
         momentum=0.002,
         update_buffers=True,
-        priority='NORMAL')
+        priority='NORMAL',
+    ),
 ]
 default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'), logger=dict(interval=20))
+    checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'), logger=dict(interval=20)
+)
 auto_scale_lr = dict(base_batch_size=8)

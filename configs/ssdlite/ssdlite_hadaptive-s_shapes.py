@@ -11,7 +11,10 @@ model = dict(
         anchor_generator=dict(
             strides=[16, 32, 64, 86, 128, 256],
             min_sizes=[24, 64, 112, 160, 200, 230],
-            max_sizes=[80, 112, 160, 200, 230, 256])))
+            max_sizes=[80, 112, 160, 200, 230, 256],
+        ),
+    )
+)
 
 load_image = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 resize = dict(type='Resize', scale=(input_size, input_size), keep_ratio=False)
@@ -21,7 +24,7 @@ train_pipeline = [
     dict(type='MinIoURandomCrop', min_ious=(0.5, 0.7, 0.9), min_crop_size=0.6),
     resize,
     dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical']),
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     load_image,
@@ -29,15 +32,16 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
     batch_size=16,
     dataset=dict(
-        times=1,
-        dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)))
-val_dataloader = dict(
-    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
+        times=1, dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
+    ),
+)
+val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
@@ -52,6 +56,7 @@ param_scheduler = [
         end=max_epochs,
         T_max=max_epochs,
         by_epoch=True,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
 auto_scale_lr = dict(base_batch_size=16)

@@ -256,11 +256,13 @@ def _table(arch: str | dict[str, Any]) -> dict[str, Any]:
     """The table of a name, or the given table if it is one."""
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
-            raise ValueError(f'arch must be one of {sorted(ARCHITECTURES)} or a table, got {arch!r}')
+            raise ValueError(
+                f'arch must be one of {sorted(ARCHITECTURES)} or a table, got {arch!r}'
+            )
         return ARCHITECTURES[arch]
     if not isinstance(arch, dict) or not {'stages', 'final_channels'} <= arch.keys():
         raise TypeError(
-            f"arch must be one of {sorted(ARCHITECTURES)} or dict(stages=..., final_channels=...), "
+            f'arch must be one of {sorted(ARCHITECTURES)} or dict(stages=..., final_channels=...), '
             f'got {arch!r}'
         )
     if not arch['stages'] or not all(arch['stages']):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,13 +195,13 @@ def _check_files(coco: dict[str, Any], folder: Path) -> list[Finding]:
             )
         ]
     # One listing per folder: asking for each of COCO's 118,000 files takes minutes on a network.
-    listings: dict[Path, set[str]] = {}
+    listings: dict[Path, set[Path]] = {}
     missing = []
     for image in coco['images']:
         path = folder / image['file_name']
         if path.parent not in listings:
-            listings[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-        if path.name not in listings[path.parent]:
+            listings[path.parent] = set(path.parent.glob('*'))
+        if path not in listings[path.parent]:
             missing.append(str(path))
     return _found(
         True, 'image files do not exist', 'Copy them there or remove them from the file', missing

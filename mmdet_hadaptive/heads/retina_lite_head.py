@@ -41,7 +41,9 @@ class RetinaLiteHead(RetinaSepBNHead):
         layers.append(self._conv(channels, channels, 3, groups=channels))
         return nn.ModuleList(layers)
 
-    def _conv(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> ConvModule:
+    def _conv(
+        self, in_channels: int, out_channels: int, kernel: int, groups: int = 1
+    ) -> ConvModule:
         return ConvModule(
             in_channels,
             out_channels,

@@ -26,8 +26,8 @@ class DySoft(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (B, P, H, W), keeping shape and dtype."""
         shape = (1, -1, 1, 1)
-        return (
-            nn.functional.softsign(self.alpha * x) * self.weight.view(shape) + self.bias.view(shape)
+        return nn.functional.softsign(self.alpha * x) * self.weight.view(shape) + self.bias.view(
+            shape
         )
 
     def extra_repr(self) -> str:

@@ -218,7 +218,7 @@ def test_checkpointing_recomputes(monkeypatch):
 
 @pytest.mark.parametrize('norm_cfg', [dict(type='GN', num_groups=2), dict(type='SyncBN')])
 def test_norm_cfg_reaches_every_normalisation(norm_cfg):
-    table = dict(TINY, stages=TINY['stages'][:2] + [TINY['stages'][2][:2]])
+    table = dict(TINY, stages=[*TINY['stages'][:2], TINY['stages'][2][:2]])
     net = HadaptiveNet(table, out_indices=(2,), norm_cfg=norm_cfg)
     kinds = {type(m).__name__ for m in net.modules() if 'Norm' in type(m).__name__}
     assert kinds == {'GroupNorm' if norm_cfg['type'] == 'GN' else 'SyncBatchNorm', 'ConvNormAct'}

@@ -13,9 +13,7 @@ def slow_products(x):
 
 
 @given(
-    shape=st.tuples(
-        st.integers(1, 3), st.integers(2, 9), st.integers(1, 5), st.integers(1, 5)
-    ),
+    shape=st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(1, 5), st.integers(1, 5)),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]),
 )
 def test_equals_the_definition(shape, dtype):

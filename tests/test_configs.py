@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hadaptive.complexity import count_costs
+from mmdet_hadaptive.datasets import SHAPE_CLASSES
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+ALL = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('*/*.py'))
+
+
+def load(name):
+    config = Config.fromfile(CONFIGS / name)
+    init_default_scope(config.default_scope)
+    return config
+
+
+def coco(dataset):
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_neck_and_head_fit_the_backbone(name):
+    config = load(name)
+    model = MODELS.build(config.model)
+    neck = config.model.neck
+    assert tuple(neck.in_channels) == model.backbone.out_channels
+    assert neck.get('start_level', 0) == 0
+    generator = model.bbox_head.prior_generator
+    strides = [stride[0] for stride in generator.strides]
+    assert tuple(strides[: len(model.backbone.out_strides)]) == model.backbone.out_strides
+    assert strides == sorted(strides)
+    if neck.type == 'SSDNeck':
+        assert tuple(config.model.bbox_head.in_channels) == tuple(neck.out_channels)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_data_and_evaluation_belong_together(name):
+    config = load(name)
+    for split in ('train', 'val', 'test'):
+        dataset = coco(config[f'{split}_dataloader'].dataset)
+        assert dataset.type == 'CheckedCocoDataset'
+        assert dataset.pipeline[0].type == 'LoadImageFromFile'
+        assert dataset.pipeline[0].imdecode_backend == 'pillow'
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        assert config.model.bbox_head.num_classes == (len(classes) if classes else 80)
+        if split != 'train':
+            file = config[f'{split}_evaluator'].ann_file
+            assert file == dataset.data_root + dataset.ann_file
+    if 'ssdlite' in name or 'retinanet-lite' in name:
+        assert config.train_dataloader.drop_last
+
+
+@pytest.mark.parametrize(
+    ('name', 'edge', 'parameters', 'macs'),
+    [
+        ('ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py', 320, 1.75e6, 0.30e9),
+        ('retinanet/retinanet-lite_hadaptive-s_384_600e_coco.py', 384, 1.5e6, 1.5e9),
+    ],
+)
+def test_light_detectors_are_light(name, edge, parameters, macs):
+    costs = count_costs(MODELS.build(load(name).model), edge, edge)
+    assert costs[0] <= parameters
+    assert costs[1] <= macs
+
+
+def test_shapes_config_names_the_drawn_classes():
+    config = load('ssdlite/ssdlite_hadaptive-s_shapes.py')
+    assert coco(config.val_dataloader.dataset).metainfo.classes == SHAPE_CLASSES
+
+
+@pytest.mark.parametrize('name', [name for name in ALL if '8xb24' in name])
+def test_ssdlite_keeps_the_recipe_of_mmdet(name):
+    ours = load(name)
+    theirs = Config.fromstring(
+        "_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'", '.py'
+    )
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
+        assert ours[key] == theirs[key], key
+    for key in ('anchor_generator', 'bbox_coder', 'norm_cfg', 'init_cfg'):
+        assert ours.model.bbox_head[key] == theirs.model.bbox_head[key], key
+    assert ours.model.train_cfg == theirs.model.train_cfg
+    assert ours.model.test_cfg == theirs.model.test_cfg
+    pipelines = [coco(c.train_dataloader.dataset).pipeline for c in (ours, theirs)]
+    assert pipelines[0][1:] == pipelines[1][1:]
