@@ -26,7 +26,7 @@ demo: $(READY)
 	$(VENV)/bin/python tools/demo.py
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -2,13 +2,10 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
-
-warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 
 ROOT = Path(__file__).resolve().parents[1]
 

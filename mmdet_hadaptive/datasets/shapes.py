@@ -94,7 +94,15 @@ def make_shapes(root: str | Path, num_train: int, num_val: int, seed: int = 0) -
 
     Raises:
         FileExistsError: If ``root`` holds anything but this very data set.
+        ValueError: If a number of images is below 1 or the seed negative.
     """
+    for name, value, least in (
+        ('num_train', num_train, 1),
+        ('num_val', num_val, 1),
+        ('seed', seed, 0),
+    ):
+        if value < least:
+            raise ValueError(f'{name} must be at least {least}, got {value}')
     root = Path(root)
     description = dict(
         description='mmdet_hadaptive shapes', seed=seed, num_train=num_train, num_val=num_val

@@ -103,6 +103,13 @@ def test_another_data_set_is_not_overwritten(tmp_path):
         make_shapes(tmp_path / 'shapes', 2, 1, seed=1)
 
 
+@pytest.mark.parametrize(('name', 'value'), [('num_train', 0), ('num_val', -1), ('seed', -1)])
+def test_wrong_numbers(tmp_path, name, value):
+    arguments = {**dict(num_train=1, num_val=1, seed=0), name: value}
+    with pytest.raises(ValueError, match=f'{name} must be at least ., got {value}'):
+        make_shapes(tmp_path / 'shapes', **arguments)
+
+
 def test_wrong_split():
     with pytest.raises(ValueError, match="'train' or 'val', got 'test'"):
         draw_shapes(0, 'test', 0)
