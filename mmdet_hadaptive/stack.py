@@ -21,6 +21,8 @@ _INSTALL_MMCV = (
     'pip uninstall -y mmcv mmcv-lite mmcv-full; pip install ninja "setuptools<81" wheel && '
     'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --no-binary mmcv mmcv==2.1.0'
 )
+_UNKNOWN = 'of unknown version'  # a source folder on the path
+_INSTALL_SETUPTOOLS = 'pip install "setuptools>=77.0.3,<81"'
 _INSTALL_MMDET = 'pip install mmengine==0.10.7 mmdet==3.3.0'
 
 
@@ -49,7 +51,7 @@ def check_stack() -> None:
 def _problem(found: dict[str, str | None]) -> tuple[str, str]:
     """The first problem and the command against it, or two empty strings."""
     number = found['mmdet']
-    if number and Version(number) < Version('3.1'):
+    if number and number != _UNKNOWN and Version(number) < Version('3.1'):
         return f'mmdet {number} is too old', f'{_INSTALL_MMCV} && {_INSTALL_MMDET}'
     if not found['mmengine']:
         return 'mmengine is missing', _INSTALL_MMDET
@@ -64,6 +66,12 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
         import_module('mmcv.ops')
     except ImportError as error:
         return f'mmcv {found["mmcv"]} has no working compiled ops ({error})', _INSTALL_MMCV
+    if find_spec('pkg_resources') is None:
+        # MMEngine imports it only when it looks for the configs of MMDetection.
+        return 'setuptools has no pkg_resources, which mmengine imports', _INSTALL_SETUPTOOLS
+    # These import what MMDetection stands on, such as pycocotools.
+    import_module('mmdet.datasets')
+    import_module('mmdet.models')
     return '', ''
 
 
@@ -75,4 +83,4 @@ def _installed(module: str) -> str | None:
             return version(name)
         except PackageNotFoundError:
             continue
-    return 'of unknown version'
+    return _UNKNOWN

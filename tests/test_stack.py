@@ -57,9 +57,34 @@ def test_mmcv_too_new(fake):
     check(output, 'MMCV==2.3.0 is used but incompatible', 'mmcv==2.1.0')
 
 
-def test_mmdet_without_what_it_imports(fake):
-    output = fake(mmdet=('3.3.0', 'import terminaltables_that_nobody_has'))
-    check(output, 'terminaltables_that_nobody_has', 'pip install mmengine==0.10.7 mmdet==3.3.0')
+@pytest.mark.parametrize('missing', ['pycocotools', 'shapely'])
+def test_mmdet_without_what_it_imports(tmp_path, run, missing):
+    code = f"import sys; sys.modules['{missing}'] = None; import mmdet_hadaptive"
+    output = run('-c', code, cwd=tmp_path, code=1)
+    check(output, missing, 'pip install mmengine==0.10.7 mmdet==3.3.0')
+
+
+def test_no_pkg_resources(tmp_path, run):
+    code = (
+        'import sys, mmdet, mmcv.ops, importlib.util as u; find = u.find_spec\n'
+        "u.find_spec = lambda name, *a: None if name == 'pkg_resources' else find(name, *a)\n"
+        'import mmdet_hadaptive'
+    )
+    output = run('-c', code, cwd=tmp_path, code=1)
+    check(output, 'setuptools has no pkg_resources', 'pip install "setuptools>=77.0.3,<81"')
+
+
+def test_source_folder_without_metadata(tmp_path, run):
+    code = (
+        'from importlib import metadata\n'
+        'version = metadata.version\n'
+        'def unknown(name):\n'
+        "    if 'mmdet' in name: raise metadata.PackageNotFoundError(name)\n"
+        '    return version(name)\n'
+        'metadata.version = unknown\n'
+        'import mmdet_hadaptive; print(mmdet_hadaptive.stack._installed("mmdet"))'
+    )
+    assert run('-c', code, cwd=tmp_path).strip() == 'of unknown version'
 
 
 def test_no_mmcv(tmp_path, run):

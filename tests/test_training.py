@@ -115,6 +115,16 @@ def test_checkpoint_of_another_arch(trained, run):
     assert "build the backbone with arch='small'" in output
 
 
+def test_demo(tmp_path, run):
+    tools = ROOT / 'tools'
+    code = f'import sys; sys.path.insert(0, {str(tools)!r}); import demo; demo.main(16, 4, 1)'
+    output = run('-c', code, cwd=tmp_path)
+    assert re.search(r'COCO mAP [01]\.\d{3} \(mAP50 .* on 4 validation images', output)
+    for name in ('predictions.png', 'curves.png', 'epoch_1.pth'):
+        assert (tmp_path / 'work_dirs/demo' / name).stat().st_size > 0
+        assert f'work_dirs/demo/{name}' in output
+
+
 def test_missing_data_set(tmp_path, run):
     output = run(ROOT / 'tools/train.py', SSDLITE, '--work-dir', 'run', cwd=tmp_path, code=1)
     last = output.strip().splitlines()[-3:]

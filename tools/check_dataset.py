@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.datasets import check_coco
+from mmdet_hadaptive.datasets import Finding, check_coco
 
 
 def coco_datasets(dataset: ConfigDict) -> list[ConfigDict]:
@@ -43,10 +43,22 @@ def main() -> None:
             seen.append(place)
             classes = (dataset.get('metainfo') or {}).get('classes')
             classes = classes or DATASETS.get(dataset.type).METAINFO['classes']
-            findings = check_coco(*place, classes, read_images=True)
+            findings = check_coco(
+                *place, classes, read_images=True, test_mode=dataset.get('test_mode', False)
+            )
+            num_classes = config.model.get('bbox_head', {}).get('num_classes', len(classes))
+            if num_classes != len(classes):
+                findings.append(
+                    Finding(
+                        True,
+                        f'model.bbox_head.num_classes is {num_classes}, the data set has '
+                        f'{len(classes)} classes',
+                        f'Set num_classes={len(classes)}',
+                    )
+                )
             print(f'{split} {place[0]}:', '' if findings else 'nothing wrong')
             for finding in findings:
-                print(f'  {finding}')
+                print(f'  {finding.describe()}')
             errors += sum(finding.is_error for finding in findings)
     sys.exit(1 if errors else 0)
 

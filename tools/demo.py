@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -11,26 +12,34 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.report import draw_predictions, plot_curves
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
-WORK_DIR = ROOT / 'work_dirs/demo'
-NUM_TRAIN, NUM_VAL = 1000, 160
+CONFIG = Path(__file__).resolve().parents[1] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
+WORK_DIR = Path('work_dirs/demo')
 
 
-def main() -> None:
-    """Runs the demo from the root of the repository."""
-    os.chdir(ROOT)
+def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = None) -> None:
+    """Runs the demo in the current folder: data in data/shapes, results in work_dirs/demo.
+
+    Args:
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        max_epochs: Shortens the training.
+    """
     config = Config.fromfile(CONFIG)
-    print(f'==> data set of {NUM_TRAIN} + {NUM_VAL} drawn images: {config.data_root}')
-    make_shapes(config.data_root, NUM_TRAIN, NUM_VAL)
+    print(f'==> data set of {num_train} + {num_val} drawn images: {config.data_root}')
+    make_shapes(config.data_root, num_train, num_val)
 
     print('==> training SSDLite with Hadaptive-Net-S, about four minutes on two cores')
     config.work_dir = str(WORK_DIR)
+    config.train_cfg.max_epochs = max_epochs or config.train_cfg.max_epochs
     runner = Runner.from_cfg(config)
+    # On a CPU, convolutions over channels that lie side by side are a quarter faster.
+    runner.model.to(memory_format=torch.channels_last)
     runner.train()
-    metrics = runner.val_loop.run()
 
     checkpoint = find_latest_checkpoint(WORK_DIR)
+    mean_ap, ap_50 = (
+        runner.message_hub.get_scalar(f'val/coco/bbox_{key}').current() for key in ('mAP', 'mAP_50')
+    )
     pictures = {name: WORK_DIR / f'{name}.png' for name in ('predictions', 'curves')}
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
     plot_curves(scalars, pictures['curves'], 'SSDLite Hadaptive-Net-S on the embedded shapes')
@@ -38,8 +47,8 @@ def main() -> None:
     draw_predictions(model, runner.val_dataloader.dataset, pictures['predictions'])
 
     print(
-        f'\nCOCO mAP {metrics["coco/bbox_mAP"]:.3f} (mAP50 {metrics["coco/bbox_mAP_50"]:.3f}) on '
-        f'{NUM_VAL} validation images\n'
+        f'\nCOCO mAP {mean_ap:.3f} (mAP50 {ap_50:.3f}) on '
+        f'{num_val} validation images\n'
         f'  predictions beside ground truth: {pictures["predictions"]}\n'
         f'  loss and mAP curves:             {pictures["curves"]}\n'
         f'  checkpoint:                      {checkpoint}\n'

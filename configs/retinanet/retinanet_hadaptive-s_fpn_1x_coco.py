@@ -13,6 +13,9 @@ model = dict(
     neck=dict(in_channels=[64, 96, 128], start_level=0),
 )
 
+# As in SSDLite's recipe: refuse data sets with another number of classes than the head.
+custom_hooks = [dict(type='NumClassCheckHook')]
+
 train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader

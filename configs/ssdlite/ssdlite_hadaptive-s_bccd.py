@@ -85,3 +85,4 @@ default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'), logger=dict(interval=20)
 )
 auto_scale_lr = dict(base_batch_size=8)
+randomness = dict(seed=0)

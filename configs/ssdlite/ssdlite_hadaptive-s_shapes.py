@@ -2,18 +2,19 @@
 _base_ = './ssdlite_hadaptive-s_bccd.py'
 
 data_root = 'data/shapes/'
-metainfo = dict(classes=('disk', 'ring', 'square', 'triangle', 'cross', 'star'))
+metainfo = dict(classes=('disk', 'ring', 'triangle', 'cross'))
 
-input_size = 256
+input_size = 192
 model = dict(
     bbox_head=dict(
-        num_classes=6,
+        num_classes=4,
         anchor_generator=dict(
-            strides=[16, 32, 64, 86, 128, 256],
-            min_sizes=[24, 64, 112, 160, 200, 230],
-            max_sizes=[80, 112, 160, 200, 230, 256],
+            strides=[16, 32, 64, 96, 192, 192],
+            min_sizes=[22, 64, 96, 120, 150, 170],
+            max_sizes=[90, 96, 120, 150, 170, 192],
         ),
-    )
+    ),
+    test_cfg=dict(nms=dict(iou_threshold=0.5)),
 )
 
 load_image = dict(type='LoadImageFromFile', imdecode_backend='pillow')
@@ -21,9 +22,8 @@ resize = dict(type='Resize', scale=(input_size, input_size), keep_ratio=False)
 train_pipeline = [
     load_image,
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='MinIoURandomCrop', min_ious=(0.5, 0.7, 0.9), min_crop_size=0.6),
     resize,
-    dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical']),
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -36,7 +36,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     dataset=dict(
         times=1, dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
     ),
@@ -46,8 +46,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-max_epochs = 8
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+max_epochs = 9
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -59,4 +59,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-auto_scale_lr = dict(base_batch_size=16)
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].momentum = 0.005
+optim_wrapper = dict(optimizer=dict(lr=3e-3))

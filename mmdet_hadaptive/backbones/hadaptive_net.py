@@ -199,10 +199,24 @@ class HadaptiveNet(BaseModule):
 
         MMEngine loads what fits and logs the rest: half a network would train from scratch.
         """
+        own = self.state_dict()
+        # Within a detector, a checkpoint may be meant for its other parts.
+        if not prefix and state_dict and not own.keys() & state_dict.keys():
+            first = next(iter(state_dict))
+            inside = any(key.startswith('backbone.') for key in state_dict)
+            raise ValueError(
+                f'the checkpoint has no weight of HadaptiveNet; its first is {first!r}. '
+                + (
+                    "It is a whole detector's: use init_cfg=dict(type='Pretrained', "
+                    "checkpoint=..., prefix='backbone.')"
+                    if inside
+                    else 'Use a checkpoint of this backbone, or name the prefix of its keys'
+                )
+            )
         wrong = [
             f'{prefix}{name}: {tuple(state_dict[prefix + name].shape)} in the checkpoint, '
             f'{tuple(value.shape)} here'
-            for name, value in self.state_dict().items()
+            for name, value in own.items()
             if prefix + name in state_dict and state_dict[prefix + name].shape != value.shape
         ]
         if wrong:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.progress import track
 
-_SHOWN = 3
 _KEYS = {
     'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+    # Without iscrowd training works, and pycocotools fails at the first validation.
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
     'categories': ('id', 'name'),
 }
 
@@ -27,16 +27,30 @@ class Finding:
     Attributes:
         is_error: Whether training on it would fail or learn something wrong. Otherwise it is a
             note on what training leaves out or clips.
-        problem: What is wrong, with the first places where it was found.
+        problem: What is wrong.
         remedy: What to do about it.
+        places: Where it was found, if there are such places.
     """
 
     is_error: bool
     problem: str
     remedy: str
+    places: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return f'{"ERROR" if self.is_error else "note"}: {self.problem}. {self.remedy}'
+    def describe(self, max_places: int | None = None) -> str:
+        """One line that says all.
+
+        Args:
+            max_places: How many places to name; all if not given.
+
+        Returns:
+            'ERROR' or 'note', the problem, its places and the remedy.
+        """
+        shown = self.places[:max_places]
+        more = ', ...' if len(shown) < len(self.places) else ''
+        places = f' ({", ".join(shown)}{more})' if shown else ''
+        kind = 'ERROR' if self.is_error else 'note'
+        return f'{kind}: {self.problem}{places}. {self.remedy}'
 
 
 def check_coco(
@@ -44,6 +58,7 @@ def check_coco(
     image_folder: str | Path | None,
     classes: Sequence[str],
     read_images: bool = False,
+    test_mode: bool = False,
 ) -> list[Finding]:
     """Checks annotations and images in COCO's format against the classes of a config.
 
@@ -53,6 +68,7 @@ def check_coco(
             looked at.
         classes: The names that the config gives to the labels 0, 1, ...
         read_images: Also decode every image and compare its size with the annotation.
+        test_mode: The data is not trained on, so that annotations may be missing.
 
     Returns:
         What was found, errors first; empty if nothing is wrong.
@@ -75,15 +91,21 @@ def check_coco(
                 'Write or copy it again',
             )
         ]
+    if test_mode and isinstance(coco, dict):
+        coco.setdefault('annotations', [])
     findings = _check_format(coco, annotation_file)
     if findings:
         return findings
-    findings = [*_check_classes(coco, classes, annotation_file), *_check_references(coco)]
+    findings = [
+        *_check_classes(coco, classes, annotation_file),
+        *_check_references(coco),
+        *_check_boxes(coco),
+    ]
+    if not test_mode:
+        findings += _check_amount(coco)
     if image_folder is not None:
         findings += _check_files(coco, Path(image_folder))
-    if not any(finding.is_error for finding in findings):
-        findings += _check_boxes(coco)
-        if image_folder is not None and read_images:
+        if read_images:
             findings += _check_images(coco, Path(image_folder))
     return sorted(findings, key=lambda finding: not finding.is_error)
 
@@ -98,10 +120,35 @@ def _check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
     findings = []
     for name, keys in _KEYS.items():
         lacking = [
-            f'{name}[{i}]' for i, item in enumerate(coco[name]) if any(k not in item for k in keys)
+            f'{name}[{i}]'
+            for i, item in enumerate(coco[name])
+            if not isinstance(item, dict) or any(key not in item for key in keys)
         ]
         findings += _found(True, f'{name} lack one of {", ".join(keys)}', remedy, lacking)
-    return findings
+    if findings:
+        return findings
+    return [
+        *_found(
+            True,
+            'images whose width or height is not a positive number',
+            'Correct them',
+            (
+                f'image {item["id"]}: {item["width"]!r} x {item["height"]!r}'
+                for item in coco['images']
+                if not all(_is_number(item[key]) and item[key] > 0 for key in ('width', 'height'))
+            ),
+        ),
+        *_found(
+            True,
+            'annotations whose area is not a number',
+            'Correct them',
+            (
+                f'annotation {item["id"]}: {item["area"]!r}'
+                for item in coco['annotations']
+                if not _is_number(item['area'])
+            ),
+        ),
+    ]
 
 
 def _check_classes(
@@ -178,11 +225,15 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
             if not _is_box(item['bbox'])
         ),
     )
-    if not coco['images'] or not coco['annotations']:
-        findings.append(
-            Finding(True, 'there are no images or no annotations', 'Nothing can be learned')
-        )
     return findings
+
+
+def _check_amount(coco: dict[str, Any]) -> list[Finding]:
+    if not coco['images'] or not coco['annotations']:
+        return [Finding(True, 'there are no images or no annotations', 'Nothing can be learned')]
+    annotated = {item['image_id'] for item in coco['annotations']}
+    bare = [image['file_name'] for image in coco['images'] if image['id'] not in annotated]
+    return _found(False, 'images have no annotations', 'Training leaves them out', bare)
 
 
 def _check_files(coco: dict[str, Any], folder: Path) -> list[Finding]:
@@ -212,6 +263,8 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
     sizes = {image['id']: (image['width'], image['height']) for image in coco['images']}
     empty, outside, sticking_out = [], [], []
     for item in coco['annotations']:
+        if not _is_box(item['bbox']) or item['image_id'] not in sizes:
+            continue
         x, y, width, height = item['bbox']
         image_width, image_height = sizes[item['image_id']]
         place = f'annotation {item["id"]} in image {item["image_id"]}: {item["bbox"]}'
@@ -221,13 +274,10 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
             outside.append(place)
         elif x < 0 or y < 0 or x + width > image_width or y + height > image_height:
             sticking_out.append(place)
-    annotated = {item['image_id'] for item in coco['annotations']}
-    bare = [image['file_name'] for image in coco['images'] if image['id'] not in annotated]
     return [
         *_found(False, 'boxes have no area (under one pixel)', 'They are left out', empty),
         *_found(False, 'boxes lie outside their image', 'They are left out', outside),
         *_found(False, 'boxes reach beyond their image', 'They are clipped', sticking_out),
-        *_found(False, 'images have no annotations', 'Training leaves them out', bare),
     ]
 
 
@@ -236,8 +286,10 @@ def _check_images(coco: dict[str, Any], folder: Path) -> list[Finding]:
         path = folder / image['file_name']
         try:
             with Image.open(path) as picture:
-                picture.load()
-                size = picture.size
+                # Training turns the image as its EXIF data says, and so do annotation tools.
+                size = ImageOps.exif_transpose(picture).size
+        except FileNotFoundError:
+            return None  # _check_files says so.
         except (OSError, SyntaxError, ValueError) as error:
             return 'unreadable', f'{path}: {error}'
         if size != (image['width'], image['height']):
@@ -266,24 +318,22 @@ def _check_images(coco: dict[str, Any], folder: Path) -> list[Finding]:
         *_found(
             True,
             'images have another size than annotated (width, height)',
-            'Correct the annotation file; a camera may have stored a rotation in EXIF',
+            'Correct the annotation file; if width and height are exchanged, the boxes were drawn '
+            'on the image before it was turned as its EXIF data says',
             found['size'],
         ),
     ]
 
 
 def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in box)
-    )
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _found(is_error: bool, problem: str, remedy: str, places: Iterable[str]) -> list[Finding]:
-    """A finding if there are places, with their number and the first of them."""
-    places = list(places)
-    if not places:
-        return []
-    shown = ', '.join(places[:_SHOWN]) + (', ...' if len(places) > _SHOWN else '')
-    return [Finding(is_error, f'{len(places)} {problem} ({shown})', remedy)]
+    """A finding if there are places, with their number."""
+    places = tuple(places)
+    return [Finding(is_error, f'{len(places)} {problem}', remedy, places)] if places else []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ..ops import gather_channels, gumbel_top_k, pairwise_products
 from .dysoft import DySoft
@@ -31,8 +31,9 @@ class AdaptiveCrossHadamard(nn.Module):
     against the pass before, and shrinks by 0.5 % if it did, within [0.01, 4]. A hook on the
     kernel's gradient does this, so that it works in any training loop and whenever gradients
     are cleared; frozen layers and layers in eval mode have no such gradient and keep their
-    temperature. A gradient that is not finite, as after an overflow in mixed precision, leaves
-    the temperature and the stored norm alone.
+    temperature. Of several processes each has a part of the batch; the rule follows the mean of
+    their gradients, so that their temperatures stay equal. A gradient that is not finite, as
+    after an overflow in mixed precision, leaves the temperature and the stored norm alone.
 
     Source: arXiv 2505.22226 v2, section 3.
 
@@ -134,7 +135,12 @@ class AdaptiveCrossHadamard(nn.Module):
     @torch.no_grad()
     def _adapt_temperature(self, grad: Tensor) -> None:
         """The temperature rule, called with the kernel's gradient of one backward pass."""
-        norm = grad.float().norm()
+        grad = grad.float()
+        if distributed.is_available() and distributed.is_initialized():
+            grad = grad.clone()
+            distributed.all_reduce(grad)
+            grad /= distributed.get_world_size()
+        norm = grad.norm()
         last = self.last_grad_norm
         factor = 1 + torch.where(norm >= last, _TEMPERATURE_STEP, -_TEMPERATURE_STEP)
         adapted = (self.temperature * factor).clamp(_MIN_TEMPERATURE, _MAX_TEMPERATURE)

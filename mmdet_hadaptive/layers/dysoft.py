@@ -25,10 +25,11 @@ class DySoft(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (B, P, H, W), keeping shape and dtype."""
-        shape = (1, -1, 1, 1)
-        return nn.functional.softsign(self.alpha * x) * self.weight.view(shape) + self.bias.view(
-            shape
+        # Under autocast x may be of lower precision; the maps are large and should stay so.
+        alpha, weight, bias = (
+            value.to(x.dtype).view(1, -1, 1, 1) for value in (self.alpha, self.weight, self.bias)
         )
+        return nn.functional.softsign(alpha * x) * weight + bias
 
     def extra_repr(self) -> str:
         """Names the number of channels."""

@@ -62,7 +62,8 @@ def gumbel_top_k(
     indices = logits.detach().topk(k, dim=1).indices
     soft = (logits / temperature).softmax(dim=1).gather(1, indices)
     difference = soft.detach() - soft if reverse_gradient else soft - soft.detach()
-    return indices, 1 + difference
+    # Under autocast the softmax is float32.
+    return indices, (1 + difference).to(scores.dtype)
 
 
 def gather_channels(x: Tensor, indices: Tensor) -> Tensor:

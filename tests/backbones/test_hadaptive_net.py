@@ -272,6 +272,23 @@ def test_checkpoint_of_another_arch_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('keys', 'message'),
+    [
+        (('backbone.stem.0.conv.weight',), r"has no weight of HadaptiveNet.*prefix='backbone\.'"),
+        (
+            ('conv1.weight', 'bn1.weight'),
+            r"its first is 'conv1\.weight'.*checkpoint of this backbone",
+        ),
+    ],
+)
+def test_checkpoint_without_any_weight_of_ours_is_refused(tmp_path, keys, message):
+    torch.save(dict(state_dict={key: torch.zeros(3) for key in keys}), tmp_path / 'other.pth')
+    net = tiny(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth')))
+    with pytest.raises(ValueError, match=message):
+        net.init_weights()
+
+
+@pytest.mark.parametrize(
     ('error', 'message', 'kwargs'),
     [
         (ValueError, r"arch must be one of .*'small'.* got 'tiny'", dict(arch='tiny')),

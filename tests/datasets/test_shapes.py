@@ -14,7 +14,7 @@ def test_the_same_on_every_machine():
         image, objects = draw_shapes(3, 'train', index)
         digest.update(image.tobytes())
         digest.update(json.dumps(objects).encode())
-    assert digest.hexdigest() == '0103b9e41baa9967f7bd41ff3c0423cb53ce83c1ae2c2301e589fb14f476c99a'
+    assert digest.hexdigest() == '66066e967cdf2b338c27d16f1e9b38a3e92dc5750aa8d07faaa9ba41d3493a0f'
 
 
 def test_images_differ_by_seed_split_and_index():
@@ -50,7 +50,7 @@ def test_box_and_area_fit_the_drawn_pixels(monkeypatch):
 
     image, objects = draw_shapes(0, 'train', 0)
     # Without objects the random stream starts alike, so that the background is the same.
-    monkeypatch.setattr(shapes, '_MIN_VISIBLE', 2.0)
+    monkeypatch.setattr(shapes, '_MIN_RADIUS', 1000)
     background, none = draw_shapes(0, 'train', 0)
     assert none == []
     drawn = (image != background).any(2)

@@ -242,6 +242,52 @@ def test_thawed_layers_follow_the_rule():
     assert module.temperature.item() == pytest.approx(1.005)
 
 
+def test_autocast_keeps_large_maps_in_low_precision_and_agrees():
+    module = AdaptiveCrossHadamard(16, 4)
+    x, noise = torch.randn(2, 16, 6, 6), torch.randn(2, 16) * 10
+    exact = module(x, noise)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = module(x, noise)
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - exact).abs().max() < 0.1
+    y.float().square().mean().backward()
+    assert all(p.grad.isfinite().all() and p.dtype == torch.float32 for p in module.parameters())
+    assert module.temperature.dtype == torch.float32
+    assert module.last_grad_norm > 0
+
+
+def rank_of_two(rank, folder):
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    module = nn.parallel.DistributedDataParallel(
+        AdaptiveCrossHadamard(16, 4), broadcast_buffers=False
+    )
+    module.module.temperature.fill_(1.0)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    torch.manual_seed(rank)
+    history = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        module(torch.randn(2, 16, 5, 5)).square().mean().backward()
+        optimizer.step()
+        norm = module.module.scorer.conv.weight.grad.norm()
+        history.append((module.module.temperature.item(), norm.item()))
+        assert module.module.last_grad_norm.item() == pytest.approx(norm.item(), rel=1e-4)
+    torch.save(history, f'{folder}/{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_share_one_temperature(tmp_path):
+    torch.multiprocessing.spawn(rank_of_two, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
+    assert [t for t, _ in first] == [t for t, _ in second]
+    expected = expected_temperatures([norm for _, norm in first], 1.0)
+    assert [t for t, _ in first] == pytest.approx(expected, rel=1e-5)
+    assert len({t for t, _ in first}) > 3
+
+
 def test_state_survives_saving():
     module = AdaptiveCrossHadamard(16, 4)
     backward(module)

@@ -29,6 +29,14 @@ def test_dysoft_equals_its_formula():
         assert y[b, c, i, j].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_dysoft_keeps_the_dtype(dtype):
+    x = torch.randn(2, 3, 2, 2, dtype=dtype)
+    y = DySoft(3)(x)
+    assert y.dtype == dtype
+    assert torch.allclose(y, 0.5 * x / (1 + (0.5 * x).abs()), atol=1e-2)
+
+
 def test_dysoft_gradcheck():
     layer = DySoft(3).double()
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
