@@ -55,7 +55,7 @@ def draw_predictions(
     out_file: str | Path,
     num_images: int = 8,
     columns: int = 2,
-    score_threshold: float = 0.4,
+    score_threshold: float = 0.3,
 ) -> None:
     """Draws ground truth (left) and predictions (right) of the first images of a data set.
 

@@ -190,8 +190,9 @@ def test_coco_configs_train_and_validate(coco, run, config):
         'val_dataloader.dataset.indices=4',
     )
     output = run(ROOT / 'tools/train.py', config, '--work-dir', 'run', *options, cwd=coco)
-    assert 'loss_cls' in output
-    assert 'coco/bbox_mAP' in output
+    assert re.search(r'Epoch\(train\) \[1\]\[\d+/\d+\].* loss_cls: \d', output)
+    # After so few steps nothing may be found yet, and then MMDetection prints no mAP.
+    assert re.search(r'Epoch\(val\) \[1\]\[\d+/\d+\]', output)
 
 
 def test_bccd_config_trains_and_validates(real_data, tmp_path, run):
