@@ -44,6 +44,7 @@ def run():
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=600,
         )
         assert result.returncode == code, result.stdout[-4000:]
         # MMEngine pads its columns.

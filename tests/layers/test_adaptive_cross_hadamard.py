@@ -256,36 +256,27 @@ def test_autocast_keeps_large_maps_in_low_precision_and_agrees():
     assert module.last_grad_norm > 0
 
 
-def rank_of_two(rank, folder):
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
-    torch.manual_seed(0)
-    module = nn.parallel.DistributedDataParallel(
-        AdaptiveCrossHadamard(16, 4), broadcast_buffers=False
-    )
-    module.module.temperature.fill_(1.0)
-    optimizer = torch.optim.SGD(module.parameters(), 0.1)
-    torch.manual_seed(rank)
-    history = []
-    for _ in range(8):
-        optimizer.zero_grad()
-        module(torch.randn(2, 16, 5, 5)).square().mean().backward()
-        optimizer.step()
-        norm = module.module.scorer.conv.weight.grad.norm()
-        history.append((module.module.temperature.item(), norm.item()))
-        assert module.module.last_grad_norm.item() == pytest.approx(norm.item(), rel=1e-4)
-    torch.save(history, f'{folder}/{rank}.pt')
-    torch.distributed.destroy_process_group()
+def test_several_processes_follow_the_mean_of_their_gradients(monkeypatch):
+    """Stands in for the other process, whose gradient is three times as large and opposite."""
+    own = []
 
+    def all_reduce(grad):
+        own.append(grad.clone())
+        grad -= 3 * own[-1]
 
-def test_processes_share_one_temperature(tmp_path):
-    torch.multiprocessing.spawn(rank_of_two, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
-    assert [t for t, _ in first] == [t for t, _ in second]
-    expected = expected_temperatures([norm for _, norm in first], 1.0)
-    assert [t for t, _ in first] == pytest.approx(expected, rel=1e-5)
-    assert len({t for t, _ in first}) > 3
+    module = AdaptiveCrossHadamard(16, 4)
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(torch.distributed, 'all_reduce', all_reduce)
+    backward(module)
+    (grad,) = own
+    # The gradient that the optimizer gets is this process's own, averaged by whoever wraps it.
+    assert torch.equal(module.scorer.conv.weight.grad, grad)
+    assert module.last_grad_norm.item() == pytest.approx(grad.norm().item(), rel=1e-6)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 4)
+    module.zero_grad()
+    backward(module)
+    assert module.last_grad_norm.item() == pytest.approx(own[1].norm().item() / 2, rel=1e-6)
 
 
 def test_state_survives_saving():
