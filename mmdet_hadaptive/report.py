@@ -59,6 +59,8 @@ def draw_predictions(
 ) -> None:
     """Draws ground truth (left) and predictions (right) of the first images of a data set.
 
+    The images must have one size. An incomplete last row is left out.
+
     Args:
         model: A detector with its config as attribute ``cfg``, as ``init_detector`` returns it.
         dataset: The images and their annotations.

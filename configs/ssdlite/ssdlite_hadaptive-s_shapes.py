@@ -38,7 +38,6 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
     dataset=dict(
         times=1, dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
     ),
