@@ -25,6 +25,7 @@ _BLOCK_KEYS = {
     'ghost': {'channels', 'expand', 'kernel', 'stride'},
     'ach': {'channels', 'num_selected', 'kernel', 'product_norm'},
 }
+_ACH_KEYS = {'straight_through', 'selection', 'adapt_temperature', 'product_norm'}
 
 
 class HadaptiveNet(BaseModule):
@@ -46,7 +47,9 @@ class HadaptiveNet(BaseModule):
         with_cp: Recompute blocks in the backward pass instead of storing their activations. The
             recomputation repeats the random selection and leaves running statistics alone.
         norm_cfg: Normalisation, as for mmcv's ``build_norm_layer``.
-        straight_through: 'standard' or 'reversed', see :class:`AdaptiveCrossHadamard`.
+        ach_cfg: For ablations, arguments of every :class:`AdaptiveCrossHadamard`:
+            ``straight_through``, ``selection``, ``adapt_temperature``; and ``product_norm``,
+            'DySoft' or 'BN', in place of what the architecture says.
         init_cfg: As for mmengine's ``BaseModule``. By default Xavier-normal convolutions, as in
             the authors' release.
 
@@ -67,7 +70,7 @@ class HadaptiveNet(BaseModule):
         norm_eval: bool = False,
         with_cp: bool = False,
         norm_cfg: dict[str, Any] | None = None,
-        straight_through: str = 'standard',
+        ach_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         if init_cfg is None:
@@ -90,7 +93,7 @@ class HadaptiveNet(BaseModule):
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self._norm_layer = partial(_build_norm, dict(norm_cfg or dict(type='BN')))
-        self._straight_through = straight_through
+        self._ach_cfg = _checked_ach_cfg(ach_cfg)
 
         channels, stride = 3, 1
         self.out_channels: tuple[int, ...] = ()
@@ -181,12 +184,10 @@ class HadaptiveNet(BaseModule):
         if kind == 'ghost':
             expansion = GhostExpansion(in_channels, in_channels * block['expand'], norm_layer)
         else:
+            options = dict(product_norm=block['product_norm']) | self._ach_cfg
+            product_norm = DySoft if options.pop('product_norm') == 'DySoft' else norm_layer
             expansion = AdaptiveCrossHadamard(
-                in_channels,
-                block['num_selected'],
-                product_norm=DySoft if block['product_norm'] == 'DySoft' else norm_layer,
-                norm_layer=norm_layer,
-                straight_through=self._straight_through,
+                in_channels, block['num_selected'], product_norm, norm_layer, **options
             )
         return AdaptiveBottleneck(
             in_channels, channels, expansion, kernel, block.get('stride', 1), norm_layer
@@ -292,6 +293,20 @@ def _table(arch: str | dict[str, Any]) -> dict[str, Any]:
             if block.get('product_norm', 'BN') not in ('DySoft', 'BN'):
                 raise ValueError(f"product_norm must be 'DySoft' or 'BN' in {where}")
     return arch
+
+
+def _checked_ach_cfg(ach_cfg: dict[str, Any] | None) -> dict[str, Any]:
+    checked = dict(ach_cfg or {})
+    unknown = checked.keys() - _ACH_KEYS
+    if unknown:
+        raise ValueError(
+            f'the keys of ach_cfg must be among {sorted(_ACH_KEYS)}, got {sorted(unknown)}'
+        )
+    if checked.get('product_norm', 'BN') not in ('DySoft', 'BN'):
+        raise ValueError(
+            f"ach_cfg['product_norm'] must be 'DySoft' or 'BN', got {checked['product_norm']!r}"
+        )
+    return checked
 
 
 def _checked_indices(out_indices: Sequence[int], last: int) -> tuple[int, ...]:

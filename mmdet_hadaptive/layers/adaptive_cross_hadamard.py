@@ -9,6 +9,7 @@ from torch import Tensor, distributed, nn
 from ..ops import gather_channels, gumbel_top_k, pairwise_products
 from .dysoft import DySoft
 from .eca import ECAScorer
+from .loss_scale import current_loss_scale
 
 _MIN_TEMPERATURE = 0.01
 _MAX_TEMPERATURE = 4.0
@@ -32,8 +33,9 @@ class AdaptiveCrossHadamard(nn.Module):
     kernel's gradient does this, so that it works in any training loop and whenever gradients
     are cleared; frozen layers and layers in eval mode have no such gradient and keep their
     temperature. Of several processes each has a part of the batch; the rule follows the mean of
-    their gradients, so that their temperatures stay equal. A gradient that is not finite, as
-    after an overflow in mixed precision, leaves the temperature and the stored norm alone.
+    their gradients, so that their temperatures stay equal. The scale that torch's ``GradScaler``
+    gives to the loss is taken out; a gradient that is not finite, as after an overflow in mixed
+    precision, leaves the temperature and the stored norm alone.
 
     Source: arXiv 2505.22226 v2, section 3.
 
@@ -44,15 +46,20 @@ class AdaptiveCrossHadamard(nn.Module):
         norm_layer: Makes the normalisation for a number of channels.
         straight_through: 'standard' for the estimator as the paper describes it, 'reversed' for
             the negated gradient to the scores that the authors' released code computes.
+        selection: 'adaptive' as described, or 'fixed' for the first ``num_selected`` channels of
+            every image, without scores (the paper's ablation; as the pointwise convolution may
+            put any channel there, which ones are fixed does not matter).
+        adapt_temperature: Whether the temperature follows its rule or stays as it is.
 
     Attributes:
         out_channels: C + s(s-1)/2.
+        scorer: The :class:`ECAScorer`; None if the selection is fixed.
         temperature: Buffer, float32 scalar, initially 4.
         last_grad_norm: Buffer, float32 scalar: the L2 norm of the kernel's gradient in the last
             backward pass, -1 before the first.
 
     Raises:
-        ValueError: If ``num_selected`` or ``straight_through`` is not one of those.
+        ValueError: If ``num_selected``, ``straight_through`` or ``selection`` is not one of those.
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class AdaptiveCrossHadamard(nn.Module):
         product_norm: Callable[[int], nn.Module] = DySoft,
         norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
         straight_through: Literal['standard', 'reversed'] = 'standard',
+        selection: Literal['adaptive', 'fixed'] = 'adaptive',
+        adapt_temperature: bool = True,
     ) -> None:
         super().__init__()
         if not 2 <= num_selected <= in_channels:
@@ -72,13 +81,16 @@ class AdaptiveCrossHadamard(nn.Module):
             raise ValueError(
                 f"straight_through must be 'standard' or 'reversed', got {straight_through!r}"
             )
+        if selection not in ('adaptive', 'fixed'):
+            raise ValueError(f"selection must be 'adaptive' or 'fixed', got {selection!r}")
         num_products = num_selected * (num_selected - 1) // 2
         self.num_selected = num_selected
         self.straight_through = straight_through
+        self.adapt_temperature = adapt_temperature
         self.out_channels = in_channels + num_products
         self.pointwise = nn.Conv2d(in_channels, in_channels, 1)
         self.norm = norm_layer(in_channels)
-        self.scorer = ECAScorer()
+        self.scorer = ECAScorer() if selection == 'adaptive' else None
         self.product_norm = product_norm(num_products)
         self.register_buffer('temperature', torch.tensor(_MAX_TEMPERATURE))
         self.register_buffer('last_grad_norm', torch.tensor(_NO_NORM_YET))
@@ -95,6 +107,13 @@ class AdaptiveCrossHadamard(nn.Module):
             Shape (B, C + s(s-1)/2, H, W).
         """
         u = self.norm(self.pointwise(x))
+        selected = self._select(u, noise)
+        return torch.cat([u, self.product_norm(pairwise_products(selected))], dim=1)
+
+    def _select(self, u: Tensor, noise: Tensor | None) -> Tensor:
+        """Takes (B, s, H, W) from (B, C, H, W)."""
+        if self.scorer is None:
+            return u[:, : self.num_selected]
         scores = self.scorer(u)
         if self.training:
             self._watch_gradient()
@@ -106,15 +125,17 @@ class AdaptiveCrossHadamard(nn.Module):
                 noise,
                 reverse_gradient=self.straight_through == 'reversed',
             )
-            selected = gather_channels(u, indices) * scale[:, :, None, None]
-        else:
-            indices = scores.topk(self.num_selected, dim=1).indices
-            selected = gather_channels(u, indices)
-        return torch.cat([u, self.product_norm(pairwise_products(selected))], dim=1)
+            return gather_channels(u, indices) * scale[:, :, None, None]
+        return gather_channels(u, scores.topk(self.num_selected, dim=1).indices)
 
     def extra_repr(self) -> str:
         """Names the selection."""
-        return f'num_selected={self.num_selected}, straight_through={self.straight_through!r}'
+        selection = 'fixed' if self.scorer is None else 'adaptive'
+        return (
+            f'num_selected={self.num_selected}, selection={selection!r}, '
+            f'straight_through={self.straight_through!r}, '
+            f'adapt_temperature={self.adapt_temperature}'
+        )
 
     def _watch_gradient(self) -> None:
         """Hooks the rule to the kernel that is in use now.
@@ -122,6 +143,8 @@ class AdaptiveCrossHadamard(nn.Module):
         Done in the forward pass, because copies of a parameter (deepcopy, pickle) and parameters
         that replace it come without its hooks.
         """
+        if not self.adapt_temperature:
+            return
         kernel = self.scorer.conv.weight
         watched = self.__dict__.get('_watched')
         if kernel.requires_grad and (watched is None or watched[0] is not kernel):
@@ -135,9 +158,8 @@ class AdaptiveCrossHadamard(nn.Module):
     @torch.no_grad()
     def _adapt_temperature(self, grad: Tensor) -> None:
         """The temperature rule, called with the kernel's gradient of one backward pass."""
-        grad = grad.float()
+        grad = grad.float() / current_loss_scale()
         if distributed.is_available() and distributed.is_initialized():
-            grad = grad.clone()
             distributed.all_reduce(grad)
             grad /= distributed.get_world_size()
         norm = grad.norm()

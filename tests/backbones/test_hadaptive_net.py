@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
 from mmdet_hadaptive.complexity import count_costs
-from mmdet_hadaptive.layers import AdaptiveCrossHadamard
+from mmdet_hadaptive.layers import AdaptiveCrossHadamard, DySoft
 
 # A small table, so that tests of the mechanism are quick.
 TINY = dict(
@@ -229,11 +230,23 @@ def test_batch_normalised_products_use_norm_cfg():
     assert {m.eps for m in net.modules() if isinstance(m, _BatchNorm)} == {0.5}
 
 
-def test_straight_through_reaches_every_layer():
-    net = tiny(straight_through='reversed')
+def ach_layers(net):
     layers = [m for m in net.modules() if isinstance(m, AdaptiveCrossHadamard)]
     assert len(layers) == 2
-    assert {m.straight_through for m in layers} == {'reversed'}
+    return layers
+
+
+def test_ach_cfg_reaches_every_layer():
+    net = tiny(ach_cfg=dict(straight_through='reversed', adapt_temperature=False))
+    assert {m.straight_through for m in ach_layers(net)} == {'reversed'}
+    assert not any(m.adapt_temperature for m in ach_layers(net))
+    assert all(m.scorer is None for m in ach_layers(tiny(ach_cfg=dict(selection='fixed'))))
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('DySoft', DySoft), ('BN', nn.BatchNorm2d)])
+def test_product_norm_of_every_layer(name, kind):
+    net = tiny(ach_cfg=dict(product_norm=name))
+    assert {type(m.product_norm) for m in ach_layers(net)} == {kind}
 
 
 def test_random_initialisation():
@@ -300,7 +313,21 @@ def test_checkpoint_without_any_weight_of_ours_is_refused(tmp_path, keys, messag
         (ValueError, 'out_indices must be rising', dict(out_indices=(-1, 2))),
         (ValueError, r'frozen_stages must be in -1\.\.4 .*got 5', dict(frozen_stages=5)),
         (ValueError, 'frozen_stages must be in', dict(frozen_stages=-2)),
-        (ValueError, "straight_through must be .* got 'soft'", dict(straight_through='soft')),
+        (
+            ValueError,
+            "straight_through must be .* got 'soft'",
+            dict(ach_cfg=dict(straight_through='soft')),
+        ),
+        (
+            ValueError,
+            r"keys of ach_cfg must be among .*straight_through.* got \['sign'\]",
+            dict(ach_cfg=dict(sign=-1)),
+        ),
+        (
+            ValueError,
+            r"ach_cfg\['product_norm'\] must be 'DySoft' or 'BN', got 'LN'",
+            dict(ach_cfg=dict(product_norm='LN')),
+        ),
     ],
 )
 def test_wrong_arguments(error, message, kwargs):

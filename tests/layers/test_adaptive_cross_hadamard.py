@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
+from mmdet_hadaptive.ops import pairwise_products
 
 DATA = Path(__file__).parents[1] / 'data'
 # Names in the reference file and here.
@@ -198,6 +199,75 @@ def test_overflow_leaves_the_temperature_alone():
     assert module.last_grad_norm.item() == norm
 
 
+def scaled_backward(module, scaler, scale=1.0):
+    scaler.scale(module(torch.randn(2, 16, 5, 5)).pow(2).mean() * scale).backward()
+
+
+def test_loss_scale_is_taken_out():
+    plain = AdaptiveCrossHadamard(16, 4)
+    module = copy.deepcopy(plain)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10, growth_interval=2)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        backward(plain)
+        plain.zero_grad()
+        torch.manual_seed(seed)
+        scaled_backward(module, scaler)
+        assert module.last_grad_norm.item() == pytest.approx(plain.last_grad_norm.item(), rel=1e-5)
+        assert module.temperature.item() == plain.temperature.item()
+        # What the hook saw was scaled.
+        scaled = module.scorer.conv.weight.grad.norm() / module.last_grad_norm
+        assert scaled.item() == pytest.approx(scaler.get_scale(), rel=1e-5)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert scaler.get_scale() == 2.0**12
+    # A pass without the scaler has no scale.
+    torch.manual_seed(0)
+    backward(plain)
+    torch.manual_seed(0)
+    backward(module)
+    assert module.last_grad_norm.item() == pytest.approx(plain.last_grad_norm.item(), rel=1e-5)
+
+
+def test_overflow_of_a_scaled_loss_leaves_the_temperature_alone():
+    module = AdaptiveCrossHadamard(16, 4)
+    module.temperature.fill_(1.0)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**100)
+    scaled_backward(module, scaler)
+    norm = module.last_grad_norm.item()
+    weight = module.pointwise.weight.clone()
+    optimizer.zero_grad()
+    scaled_backward(module, scaler, 1e30)
+    assert not module.scorer.conv.weight.grad.isfinite().all()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 2.0**99
+    assert torch.equal(module.pointwise.weight, weight)
+    assert module.temperature.item() == 1.0
+    assert module.last_grad_norm.item() == norm
+
+
+def test_constant_temperature():
+    module = AdaptiveCrossHadamard(16, 4, adapt_temperature=False)
+    module.temperature.fill_(1.0)
+    for scale in (1.0, 1e6):
+        backward(module, scale)
+    assert module.temperature.item() == 1.0
+
+
+def test_fixed_selection():
+    module = AdaptiveCrossHadamard(16, 4, selection='fixed')
+    x = torch.randn(2, 16, 5, 5)
+    y = module(x)
+    assert torch.allclose(y[:, 16:], module.product_norm(pairwise_products(y[:, :4])))
+    assert torch.equal(y, module(x))
+    y.sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
 @pytest.mark.parametrize('freeze', [nn.Module.eval, lambda m: m.requires_grad_(False)])
 def test_frozen_layers_keep_their_temperature(freeze):
     module = AdaptiveCrossHadamard(16, 4)
@@ -293,6 +363,11 @@ def test_state_survives_saving():
 def test_wrong_num_selected(num_selected):
     with pytest.raises(ValueError, match=rf'num_selected must be in 2\.\.16.*got {num_selected}'):
         AdaptiveCrossHadamard(16, num_selected)
+
+
+def test_wrong_selection():
+    with pytest.raises(ValueError, match="'adaptive' or 'fixed', got 'random'"):
+        AdaptiveCrossHadamard(16, 4, selection='random')
 
 
 def test_wrong_straight_through():
