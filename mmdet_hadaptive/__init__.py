@@ -16,7 +16,7 @@ if find_spec('mmdet') is not None:
 
     from mmdet.registry import MODELS
 
-    from . import checkpoint, datasets, heads  # noqa: F401
+    from . import checkpoint, datasets, heads, hooks  # noqa: F401
     from .backbones import HadaptiveNet
 
     # Registered here, so that the backbone itself does not need MMDetection.

@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
 from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -32,8 +31,6 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
     config.work_dir = str(WORK_DIR)
     config.train_cfg.max_epochs = max_epochs or config.train_cfg.max_epochs
     runner = Runner.from_cfg(config)
-    # On a CPU, convolutions over channels that lie side by side are a quarter faster.
-    runner.model.to(memory_format=torch.channels_last)
     runner.train()
 
     checkpoint = find_latest_checkpoint(WORK_DIR)

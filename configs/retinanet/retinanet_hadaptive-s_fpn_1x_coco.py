@@ -13,9 +13,16 @@ model = dict(
     neck=dict(in_channels=[64, 96, 128], start_level=0),
 )
 
-# As in SSDLite's recipe: refuse data sets with another number of classes than the head.
-custom_hooks = [dict(type='NumClassCheckHook')]
+# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='StopOnInvalidLossHook'),
+    dict(type='EpochSeedHook'),
+]
 
-train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
+train_dataloader = dict(
+    persistent_workers=False, dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)
+)
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -19,9 +19,19 @@ model = dict(
     bbox_head=dict(type='SSDLiteHead', in_channels=(96, 128, 512, 256, 256, 128)),
 )
 
+# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='StopOnInvalidLossHook'),
+    dict(type='EpochSeedHook'),
+]
+
 # The last maps are 1 x 1: batch normalisation cannot train on a last batch of one image.
 train_dataloader = dict(
-    drop_last=True, dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
+    drop_last=True,
+    persistent_workers=False,
+    dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)),
 )
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader
