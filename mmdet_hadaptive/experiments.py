@@ -73,11 +73,17 @@ def train_all(
                 f'{results_file} holds {config} with seed {seed} trained with the options '
                 f'{record["options"]}, now they are {list(options)}: choose another folder'
             )
+    # Neither the search for the tools nor reading a config is safe in several threads.
+    tools = [mmdet_tool(name) for name in ('train.py', 'test.py')]
+    overrides = dict(option.split('=', 1) for option in options)
     missing = [run for run in runs if (run.config.stem, run.seed) not in results]
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task('trainings', total=len(runs), completed=len(runs) - len(missing))
-        futures = {pool.submit(_train, run, folder, jobs, options): run for run in missing}
+        futures = {
+            pool.submit(_train, run, _epochs(run, overrides), folder, jobs, options, tools): run
+            for run in missing
+        }
         try:
             for future in as_completed(futures):
                 run = futures[future]
@@ -92,24 +98,32 @@ def train_all(
     return [results[run.config.stem, run.seed] for run in runs]
 
 
-def _train(run: Run, folder: Path, jobs: int, options: Sequence[str]) -> dict[str, Any]:
+def _epochs(run: Run, overrides: dict[str, str]) -> int:
+    config = Config.fromfile(run.config)
+    return int(overrides.get('train_cfg.max_epochs', config.train_cfg.max_epochs))
+
+
+def _train(
+    run: Run, epochs: int, folder: Path, jobs: int, options: Sequence[str], tools: Sequence[Path]
+) -> dict[str, Any]:
     """Trains and evaluates in processes of their own."""
     work_dir = folder / run.name
-    settings = ['--cfg-options', f'randomness.seed={run.seed}', *options]
-    config = Config.fromfile(run.config)
-    overrides = dict(option.split('=', 1) for option in options)
-    epochs = int(overrides.get('train_cfg.max_epochs', config.train_cfg.max_epochs))
-    _call(
-        work_dir,
-        jobs,
-        'train.py',
-        [run.config, '--work-dir', work_dir, '--resume', *settings],
-    )
     test_dir = work_dir / 'test'
+    work_dir.mkdir(parents=True, exist_ok=True)
+    settings = ['--cfg-options', f'randomness.seed={run.seed}', *options]
+    train, test = tools
+    _call(
+        [train, run.config, '--work-dir', work_dir, '--resume', *settings],
+        work_dir / 'train.log',
+        jobs,
+    )
     checkpoint = work_dir / f'epoch_{epochs}.pth'
-    _call(work_dir, jobs, 'test.py', [run.config, checkpoint, '--work-dir', test_dir, *settings])
-    newest = max(test_dir.glob('*/*.json'))
-    metrics = json.loads(newest.read_text())
+    _call(
+        [test, run.config, checkpoint, '--work-dir', test_dir, *settings],
+        work_dir / 'test.log',
+        jobs,
+    )
+    metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
     # MMDetection gives -1, or nothing, where no object is detected at all.
     values = {name: max(metrics.get(name, 0.0), 0.0) for name in METRICS}
     return dict(
@@ -117,20 +131,18 @@ def _train(run: Run, folder: Path, jobs: int, options: Sequence[str]) -> dict[st
     )
 
 
-def _call(work_dir: Path, jobs: int, tool: str, arguments: Sequence[Any]) -> None:
-    work_dir.mkdir(parents=True, exist_ok=True)
-    log = work_dir / f'{tool}.log'
+def _call(command: Sequence[Any], log: Path, jobs: int) -> None:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with log.open('a') as file:
         code = subprocess.call(
-            [sys.executable, str(mmdet_tool(tool)), *map(str, arguments)],
+            [sys.executable, *map(str, command)],
             env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     if code:
         last = log.read_text().strip().splitlines()[-1:]
-        raise RuntimeError(f'{tool} failed with exit status {code}, see {log}: {"".join(last)}')
+        raise RuntimeError(f'{command[0]} ended with status {code}, see {log}: {"".join(last)}')
 
 
 def comparison_table(results: Sequence[dict[str, Any]], reference: str) -> str:

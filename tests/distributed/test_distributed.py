@@ -1,0 +1,142 @@
+"""Trainings with two processes on the CPU."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return str(sock.getsockname()[1])
+
+
+def environment(**variables):
+    return {
+        **os.environ,
+        'PYTHONPATH': str(HERE),
+        'PYTHONWARNINGS': 'ignore',
+        'OMP_NUM_THREADS': '1',
+        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        **variables,
+    }
+
+
+def start(*command, cwd, **variables):
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=cwd,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*processes):
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-4000:]
+    return outputs
+
+
+@pytest.fixture
+def config(shapes, tmp_path):
+    """The shapes config in few steps, recording what each process holds."""
+    path = tmp_path / 'recorded.py'
+    path.write_text(f"""
+_base_ = {str(SHAPES)!r}
+custom_imports = dict(imports=['mmdet_hadaptive', 'rank_recorder'])
+custom_hooks = [*_base_.custom_hooks, dict(type='RankRecorder')]
+train_dataloader = dict(batch_size=2, num_workers=0)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+train_cfg = dict(max_epochs=1, val_interval=1)
+default_hooks = dict(logger=dict(interval=1))
+""")
+    return path
+
+
+def states(folder):
+    return [torch.load(folder / f'rank_{rank}.state', weights_only=True) for rank in range(2)]
+
+
+def assert_equal(first, second):
+    """All parameters and temperatures; the running statistics are each process's own."""
+    names = [name for name in first if 'running_' not in name]
+    assert any(name.endswith('temperature') for name in names)
+    assert [name for name in names if not torch.equal(first[name], second[name])] == []
+
+
+def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_path):
+    work = shapes.parents[1]
+    out = tmp_path / 'run'
+    command = (ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', out)
+    (output,) = finish(start(*command, cwd=work, PORT=free_port()))
+    assert 'Epoch(train) [1][4/4]' in output.replace('[ ', '[')
+    assert 'Epoch(val) [1]' in output
+    first = states(out)
+    assert_equal(*first)
+    temperatures = {v.item() for k, v in first[0].items() if k.endswith('temperature')}
+    assert temperatures != {4.0}
+    resume = ('--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    (output,) = finish(start(*command, *resume, cwd=work, PORT=free_port()))
+    assert 'resumed epoch: 1, iter: 4' in output
+    second = states(out)
+    assert_equal(*second)
+    for name in first[0]:
+        if name.endswith('last_grad_norm'):
+            assert first[0][name] != second[0][name]
+        # Four steps of 0.5 % each from where it was, and not from 4.
+        if name.endswith('temperature'):
+            assert 0.995**4 - 1e-6 < second[0][name] / first[0][name] < 1.005**4 + 1e-6
+
+
+# What the launchers set for each process.
+LAUNCHERS = {
+    'mpi': lambda rank: {
+        'OMPI_COMM_WORLD_RANK': rank,
+        'OMPI_COMM_WORLD_LOCAL_RANK': rank,
+        'OMPI_COMM_WORLD_SIZE': '2',
+    },
+    'slurm': lambda rank: {
+        'SLURM_PROCID': rank,
+        'SLURM_LOCALID': rank,
+        'SLURM_NTASKS': '2',
+        'SLURM_NODELIST': 'localhost',
+    },
+}
+
+
+@pytest.mark.parametrize('launcher', LAUNCHERS)
+def test_other_launchers(config, shapes, tmp_path, launcher):
+    out = tmp_path / 'run'
+    address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    command = (sys.executable, ROOT / 'tools/train.py', config, '--launcher', launcher)
+    finish(
+        *(
+            start(
+                *command, '--work-dir', out, cwd=shapes.parents[1],
+                **address, **LAUNCHERS[launcher](str(rank)),
+            )
+            for rank in range(2)
+        )
+    )  # fmt: skip
+    assert_equal(*states(out))
+    assert (out / 'epoch_1.pth').is_file()
+
+
+def test_gradients_are_those_of_the_joint_batch(tmp_path):
+    run = (sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2')
+    script = HERE / 'joint_gradient.py'
+    (output,) = finish(start(*run, f'--master_port={free_port()}', script, cwd=tmp_path))
+    assert 'rank 0: gradients' in output
+    assert 'rank 1: gradients' in output
