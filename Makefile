@@ -14,7 +14,7 @@ else
 endif
 READY := $(VENV)/setup-complete
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test soak lint clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+soak: $(READY)
+	$(VENV)/bin/python tests/faults/soak.py
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

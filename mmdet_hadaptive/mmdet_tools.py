@@ -14,6 +14,14 @@ from mmengine.dist import init_dist
 from mmengine.utils import get_installed_path
 from torch import distributed
 
+_CANNOT_WRITE = (
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+)
+
 
 def mmdet_tool(name: str) -> Path:
     """The path of one of MMDetection's tools.
@@ -58,7 +66,7 @@ def run_mmdet_tool(name: str) -> None:
             _prepare_processes(arguments.launcher, arguments.config)
         runpy.run_path(str(path), run_name='__main__')
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _CANNOT_WRITE:
             raise
         raise SystemExit(
             f'error: {error}\nMake room, make the folder writable, or choose another one with '

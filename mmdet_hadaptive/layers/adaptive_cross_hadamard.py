@@ -94,6 +94,8 @@ class AdaptiveCrossHadamard(nn.Module):
         self.product_norm = product_norm(num_products)
         self.register_buffer('temperature', torch.tensor(_MAX_TEMPERATURE))
         self.register_buffer('last_grad_norm', torch.tensor(_NO_NORM_YET))
+        # The kernel that the rule hangs on, and the handle of its hook.
+        self._watched: tuple[Tensor, Any] | None = None
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expands the channels.
@@ -116,7 +118,9 @@ class AdaptiveCrossHadamard(nn.Module):
             return u[:, : self.num_selected]
         scores = self.scorer(u)
         if self.training:
-            self._watch_gradient()
+            needs_rule = self.adapt_temperature and self.scorer.conv.weight.requires_grad
+            if needs_rule and not self._is_watched():
+                self._watch_gradient()
             indices, scale = gumbel_top_k(
                 scores,
                 self.num_selected,
@@ -137,23 +141,25 @@ class AdaptiveCrossHadamard(nn.Module):
             f'adapt_temperature={self.adapt_temperature}'
         )
 
-    def _watch_gradient(self) -> None:
-        """Hooks the rule to the kernel that is in use now.
+    def _is_watched(self) -> bool:
+        """Whether the rule is hooked to the kernel that is in use now.
 
-        Done in the forward pass, because copies of a parameter (deepcopy, pickle) and parameters
-        that replace it come without its hooks.
+        Looked up in every forward pass, because copies of a parameter (deepcopy, pickle) and
+        parameters that replace it come without its hooks.
         """
-        if not self.adapt_temperature:
-            return
         kernel = self.scorer.conv.weight
-        watched = self.__dict__.get('_watched')
-        if kernel.requires_grad and (watched is None or watched[0] is not kernel):
-            if watched is not None:
-                watched[1].remove()
-            self.__dict__['_watched'] = (kernel, kernel.register_hook(self._adapt_temperature))
+        return self._watched is not None and self._watched[0] is kernel
+
+    # A compiled graph would add the hook again each time it runs.
+    @torch.compiler.disable
+    def _watch_gradient(self) -> None:
+        kernel = self.scorer.conv.weight
+        if self._watched is not None:
+            self._watched[1].remove()
+        self._watched = (kernel, kernel.register_hook(self._adapt_temperature))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != '_watched'}
+        return self.__dict__ | {'_watched': None}
 
     @torch.no_grad()
     def _adapt_temperature(self, grad: Tensor) -> None:

@@ -13,7 +13,7 @@ DRAWN_NOISE = selection.gumbel_noise
 
 
 def build(images):
-    """The small network in float64, with the same weights everywhere and noise fixed for each image."""
+    """The small network in float64, everywhere with the same weights, and noise by image."""
     torch.manual_seed(0)
     selection.gumbel_noise = DRAWN_NOISE
     net = HadaptiveNet(
