@@ -4,11 +4,13 @@ from .atomic_checkpoint import AtomicCheckpointHook, AtomicLocalBackend
 from .channels_last import ChannelsLastHook
 from .epoch_seed import EpochSeedHook
 from .invalid_loss import StopOnInvalidLossHook
+from .selection import SelectionHook
 
 __all__ = [
     'AtomicCheckpointHook',
     'AtomicLocalBackend',
     'ChannelsLastHook',
     'EpochSeedHook',
+    'SelectionHook',
     'StopOnInvalidLossHook',
 ]

@@ -57,6 +57,8 @@ class AdaptiveCrossHadamard(nn.Module):
         temperature: Buffer, float32 scalar, initially 4.
         last_grad_norm: Buffer, float32 scalar: the L2 norm of the kernel's gradient in the last
             backward pass, -1 before the first.
+        on_selection: Called in each forward pass, if set, with the scores (B, C) and the indices
+            (B, s) of the selected channels, both without gradient. Not copied with the layer.
 
     Raises:
         ValueError: If ``num_selected``, ``straight_through`` or ``selection`` is not one of those.
@@ -94,6 +96,7 @@ class AdaptiveCrossHadamard(nn.Module):
         self.product_norm = product_norm(num_products)
         self.register_buffer('temperature', torch.tensor(_MAX_TEMPERATURE))
         self.register_buffer('last_grad_norm', torch.tensor(_NO_NORM_YET))
+        self.on_selection: Callable[[Tensor, Tensor], None] | None = None
         # The kernel that the rule hangs on, and the handle of its hook.
         self._watched: tuple[Tensor, Any] | None = None
 
@@ -129,8 +132,13 @@ class AdaptiveCrossHadamard(nn.Module):
                 noise,
                 reverse_gradient=self.straight_through == 'reversed',
             )
-            return gather_channels(u, indices) * scale[:, :, None, None]
-        return gather_channels(u, scores.topk(self.num_selected, dim=1).indices)
+            selected = gather_channels(u, indices) * scale[:, :, None, None]
+        else:
+            indices = scores.topk(self.num_selected, dim=1).indices
+            selected = gather_channels(u, indices)
+        if self.on_selection is not None:
+            self.on_selection(scores.detach(), indices)
+        return selected
 
     def extra_repr(self) -> str:
         """Names the selection."""
@@ -159,7 +167,7 @@ class AdaptiveCrossHadamard(nn.Module):
         self._watched = (kernel, kernel.register_hook(self._adapt_temperature))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {'_watched': None}
+        return self.__dict__ | {'_watched': None, 'on_selection': None}
 
     @torch.no_grad()
     def _adapt_temperature(self, grad: Tensor) -> None:

@@ -101,10 +101,16 @@ def soak(folder, kills, epochs, seed=0):
         def lines(begin=begin):
             return log.read_text()[begin:]
 
-        alive = wait_for(lambda: 'Epoch(train)' in lines(), process)  # noqa: B023
+        alive = wait_for(lambda: 'Epoch(train)' in lines(), process)
         if alive and moment == DURING_EPOCH:
-            time.sleep(generator.uniform(0, 2))
+            time.sleep(generator.uniform(0, 4))
         elif alive:
+            nth = lines().count('Saving checkpoint') + generator.randint(1, 3)
+
+            def saving(least=nth, lines=lines):
+                return lines().count('Saving checkpoint') >= least
+
+            wait_for(saving, process)
             wait_for(lambda: list(work_dir.glob('*.unfinished')), process)
             time.sleep(generator.uniform(0, 0.02))
         assert process.poll() is None, f'ended before kill {number + 1}: {lines()[-3000:]}'
