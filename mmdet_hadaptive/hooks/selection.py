@@ -120,9 +120,7 @@ class SelectionHook(Hook):
             model = _unwrapped(runner)
             batch = pseudo_collate([runner.val_dataloader.dataset[0]])
             images = model.data_preprocessor(batch, False)['inputs']
-            training = model.training
             pictures += draw_feature_maps(model.backbone.eval(), images, folder)
-            model.train(training)
         for path in pictures:
             image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
             runner.visualizer.add_image(f'selection/{path.stem}', image, runner.epoch)
