@@ -1,3 +1,4 @@
+import copy
 import os
 import re
 import subprocess
@@ -368,3 +369,25 @@ def test_layers_need_torch_only():
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.stdout.strip() == '14', result.stderr
+
+
+def test_compiled_with_inductor():
+    from torch._inductor import config
+
+    eager = tiny().train()
+    eager.init_weights()
+    compiled = copy.deepcopy(eager)
+    compiled.compile()
+    # The same random numbers as eager.
+    with config.patch(fallback_random=True):
+        for seed in range(4):
+            x = torch.randn(2, 3, 64, 64)
+            for net in (eager, compiled):
+                torch.manual_seed(seed)
+                net.zero_grad()
+                sum(y.square().mean() for y in net(x)).backward()
+    for expected, actual in zip(eager.parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(actual.grad, expected.grad, rtol=1e-3, atol=1e-6)
+    for expected, actual in zip(ach_layers(eager), ach_layers(compiled), strict=True):
+        assert actual.temperature.item() == expected.temperature.item() != 4.0
+        assert actual.last_grad_norm.item() == pytest.approx(expected.last_grad_norm.item(), 1e-4)
