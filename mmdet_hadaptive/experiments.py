@@ -50,7 +50,7 @@ def train_all(
     Args:
         runs: What to train.
         folder: Gets ``results.jsonl`` and a work directory for each run.
-        jobs: How many run at the same time; they share the cores.
+        jobs: How many run at the same time; they share the cores, unless OMP_NUM_THREADS is set.
         options: Overrides for all configs, 'key=value' as for MMDetection's ``--cfg-options``.
 
     Returns:
@@ -136,7 +136,7 @@ def _call(command: Sequence[Any], log: Path, jobs: int) -> None:
     with log.open('a') as file:
         code = subprocess.call(
             [sys.executable, *map(str, command)],
-            env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
+            env={'OMP_NUM_THREADS': str(threads), **os.environ},
             stdout=file,
             stderr=subprocess.STDOUT,
         )

@@ -1,9 +1,7 @@
 """Training, validation, resume, test and inference through MMDetection's own scripts."""
 
-import os
 import re
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -162,18 +160,7 @@ def test_count_costs(run):
     )
 
 
-def test_dist_train_hands_over_to_torchrun(tmp_path):
-    # MMEngine's launcher selects a CUDA device, so that without one this goes as far as the
-    # arguments of MMDetection's script in two processes.
-    result = subprocess.run(
-        [ROOT / 'tools/dist_train.sh', SHAPES, '2', '--help'],
-        cwd=tmp_path,
-        env={**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count('Train a detector') == 2
+def test_dist_train_says_how_to_use_it():
     usage = subprocess.run([ROOT / 'tools/dist_train.sh'], capture_output=True, text=True)
     assert usage.returncode == 2
     assert 'usage' in usage.stderr

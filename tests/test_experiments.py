@@ -1,0 +1,62 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmdet_hadaptive.experiments import Run, comparison_table, train_all
+
+ROOT = Path(__file__).parents[1]
+SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
+OPTIONS = [
+    'train_cfg.max_epochs=1',
+    'train_dataloader.batch_size=4',
+    'train_dataloader.num_workers=0',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+]
+
+
+def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    runs = [Run(SHAPES, 3)]
+    (result,) = train_all(runs, tmp_path, 1, OPTIONS)
+    assert (result['config'], result['seed'], result['epochs']) == (SHAPES.stem, 3, 1)
+    assert 0 <= result['coco/bbox_mAP'] <= result['coco/bbox_mAP_50'] <= 1
+    assert json.loads((tmp_path / 'results.jsonl').read_text()) == result
+    work_dir = tmp_path / runs[0].name
+    log = (work_dir / 'train.log').read_text()
+    assert re.search(r'seed: 3\b', log)
+
+    assert train_all(runs, tmp_path, 1, OPTIONS) == [result]
+    assert (work_dir / 'train.log').read_text() == log
+    with pytest.raises(ValueError, match=r'trained with the options .*choose another folder'):
+        train_all(runs, tmp_path, 1, OPTIONS[1:])
+
+    # Without its result, a finished training is evaluated again and not trained again.
+    (tmp_path / 'results.jsonl').unlink()
+    assert train_all(runs, tmp_path, 1, OPTIONS) == [result]
+    again = (work_dir / 'train.log').read_text()[len(log) :]
+    assert 'resumed epoch: 1' in again
+    assert 'Epoch(train)' not in again
+
+
+def test_a_failed_training_names_its_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match=r'ended with status 1, see .*train\.log: .*check_dataset'):
+        train_all([Run(SHAPES, 0)], tmp_path, 1)
+    assert not (tmp_path / 'results.jsonl').exists()
+
+
+def test_table():
+    values = {('a', 0): 0.5, ('a', 1): 0.6, ('b', 0): 0.53, ('b', 1): 0.61, ('c', 1): 0.4}
+    results = [
+        {'config': config, 'seed': seed, 'coco/bbox_mAP': v, 'coco/bbox_mAP_50': v + 0.1}
+        for (config, seed), v in values.items()
+    ]
+    rows = comparison_table(results, 'a').splitlines()[2:]
+    assert rows == [
+        '| a | 2 | 0.550 ± 0.071 | 0.650 ± 0.071 |  |',
+        '| b | 2 | 0.570 ± 0.057 | 0.670 ± 0.057 | +0.020 ± 0.014 |',
+        '| c | 1 | 0.400 | 0.500 | -0.200 |',
+    ]
