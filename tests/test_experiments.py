@@ -43,7 +43,9 @@ def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
 
 def test_a_failed_training_names_its_log(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RuntimeError, match=r'ended with status 1, see .*train\.log: .*check_dataset'):
+    with pytest.raises(
+        RuntimeError, match=r'ended with status 1, see .*train\.log: .*check_dataset'
+    ):
         train_all([Run(SHAPES, 0)], tmp_path, 1)
     assert not (tmp_path / 'results.jsonl').exists()
 

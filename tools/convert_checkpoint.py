@@ -1,0 +1,43 @@
+"""Converts a checkpoint of the authors' release into one for this package."""
+
+import argparse
+import io
+from pathlib import Path
+
+import torch
+
+from mmdet_hadaptive.backbones import ARCHITECTURES
+from mmdet_hadaptive.hooks import AtomicLocalBackend
+from mmdet_hadaptive.released_checkpoint import convert_released_checkpoint
+
+
+def main() -> None:
+    """Writes the converted checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--arch', choices=sorted(ARCHITECTURES), help='recognised if not given')
+    parser.add_argument(
+        '--with-head', action='store_true', help="with the head, as MMPretrain's classifiers"
+    )
+    args = parser.parse_args()
+    if not args.source.is_file():
+        parser.error(f'{args.source} does not exist')
+    try:
+        checkpoint = convert_released_checkpoint(args.source, args.arch, args.with_head)
+    except ValueError as error:
+        raise SystemExit(f'error: {error}') from None
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    AtomicLocalBackend().put(buffer.getvalue(), args.out)
+    arch = checkpoint['meta']['arch']
+    prefix = ", prefix='backbone.'" if args.with_head else ''
+    print(
+        f'{args.out}: the {arch} network, {len(checkpoint["state_dict"])} tensors; use it with\n'
+        f"  backbone=dict(type='HadaptiveNet', arch='{arch}', "
+        f"init_cfg=dict(type='Pretrained', checkpoint='{args.out}'{prefix}))"
+    )
+
+
+if __name__ == '__main__':
+    main()
