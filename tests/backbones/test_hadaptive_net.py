@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.model import revert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -177,6 +178,14 @@ def test_norm_cfg_reaches_every_normalisation(norm_cfg):
     net = HadaptiveNet(table, out_indices=(2,), norm_cfg=norm_cfg)
     kinds = {type(m).__name__ for m in net.modules() if 'Norm' in type(m).__name__}
     assert kinds == {'GroupNorm' if norm_cfg['type'] == 'GN' else 'SyncBatchNorm', 'ConvNormAct'}
+
+
+def test_synchronised_normalisation_is_reverted_where_there_is_one_process():
+    # As MMEngine does it; torch's own needs a GPU.
+    net = revert_sync_batchnorm(tiny(norm_cfg=dict(type='SyncBN')))
+    sum(y.square().mean() for y in net.train()(torch.randn(2, 3, 32, 32))).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
 
 
 def test_batch_normalised_products_use_norm_cfg():
