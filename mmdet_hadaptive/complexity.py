@@ -1,5 +1,8 @@
 """Counts what a model costs."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,9 +26,22 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     training = model.training
     model.eval()
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
+    macs = count_macs(lambda: model(image))
     model.train(training)
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
+
+
+def count_macs(run: Callable[[], Any]) -> int:
+    """Counts the multiply-accumulates of a call, made without gradients.
+
+    Args:
+        run: What is counted.
+
+    Returns:
+        The multiply-accumulates of PyTorch's own convolutions and matrix products; operators of
+        mmcv, such as deformable convolutions, are not seen.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
     # The counter counts a multiply-accumulate as two operations.
-    return parameters, counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2
