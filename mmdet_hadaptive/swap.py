@@ -573,7 +573,9 @@ def _translate(value: Any, levels: list[Level], net: HadaptiveNet) -> Any:
 
 
 def _costs(model: BaseModel, config: Config, size: int) -> Costs:
+    # PyTorch's counter stumbles over views of weights that require gradients.
     model.eval()
+    model.requires_grad_(False)
     batch = _random_batch(config, 1, size)
     macs = count_macs(lambda: model.test_step(batch))
     network = _network(model)
@@ -618,7 +620,7 @@ def _random_batch(config: Config, number: int, size: int, training: bool = False
         sample.proposals = InstanceData(
             bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(4)
         )
-        sample.set_metainfo(dict(homography_matrix=np.eye(3)))
+        sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
     if training and config.model.get('data_preprocessor', {}).get('type') == (
         'MultiBranchDataPreprocessor'
     ):

@@ -16,7 +16,7 @@ def main() -> None:
     """Shows each outcome as it comes, and writes the page at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='small')
-    parser.add_argument('--size', type=int, default=128, help='edge of the images, in pixels')
+    parser.add_argument('--size', type=int, default=256, help='edge of the images, in pixels')
     parser.add_argument('--timeout', type=float, default=300, help='seconds for each config')
     parser.add_argument('--out', type=Path, default=Path('docs/zoo.md'))
     parser.add_argument(
