@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -24,16 +25,28 @@ def coco(dataset):
     return dataset
 
 
+def heads(model):
+    """The head whose anchors lie on the neck's maps, and the one that tells classes apart."""
+    roi_head = getattr(model, 'roi_head', None)
+    return (model.rpn_head, roi_head.bbox_head) if roi_head else (model.bbox_head,) * 2
+
+
 @pytest.mark.parametrize('name', ALL)
 def test_neck_and_head_fit_the_backbone(name):
     config = load(name)
     model = MODELS.build(config.model)
     neck = config.model.neck
-    assert tuple(neck.in_channels) == model.backbone.out_channels
+    model.backbone.eval()
+    with torch.no_grad():
+        maps = model.backbone(torch.zeros(1, 3, 128, 128))
+    assert tuple(neck.in_channels) == tuple(x.shape[1] for x in maps)
     assert neck.get('start_level', 0) == 0
-    generator = model.bbox_head.prior_generator
+    generator = getattr(heads(model)[0], 'prior_generator', None)
+    if generator is None:
+        assert config.model.type == 'DeformableDETR'
+        return
     strides = [stride[0] for stride in generator.strides]
-    assert tuple(strides[: len(model.backbone.out_strides)]) == model.backbone.out_strides
+    assert strides[: len(maps)] == [128 // x.shape[-1] for x in maps]
     assert strides == sorted(strides)
     if neck.type == 'SSDNeck':
         assert tuple(config.model.bbox_head.in_channels) == tuple(neck.out_channels)
@@ -48,7 +61,7 @@ def test_data_and_evaluation_belong_together(name):
         assert dataset.pipeline[0].type == 'LoadImageFromFile'
         assert dataset.pipeline[0].imdecode_backend == 'pillow'
         classes = (dataset.get('metainfo') or {}).get('classes')
-        assert config.model.bbox_head.num_classes == (len(classes) if classes else 80)
+        assert heads(config.model)[1].num_classes == (len(classes) if classes else 80)
         if split != 'train':
             file = config[f'{split}_evaluator'].ann_file
             assert file == dataset.data_root + dataset.ann_file

@@ -32,7 +32,7 @@ def main() -> None:
     outcomes = []
     for outcome in sweep(args.results, args.arch, args.size, args.timeout):
         outcomes.append(outcome)
-        print(f'{outcome.folder:24}{outcome.status:16}{outcome.remark}', flush=True)
+        print(f'{outcome.folder:24}{outcome.status:18}{outcome.remark}', flush=True)
     write_table(outcomes, args.out, args.arch, command, where)
 
 

@@ -92,7 +92,7 @@ class HadaptiveNet(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self._norm_layer = partial(_build_norm, dict(norm_cfg or dict(type='BN')))
+        self._norm_layer = partial(build_norm, dict(norm_cfg or dict(type='BN')))
         self._ach_cfg = _checked_ach_cfg(ach_cfg)
 
         channels, stride = 3, 1
@@ -239,7 +239,8 @@ class HadaptiveNet(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+def build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+    """Builds a normalisation as mmcv's ``build_norm_layer`` does, without its name."""
     return build_norm_layer(norm_cfg, channels)[1]
 
 

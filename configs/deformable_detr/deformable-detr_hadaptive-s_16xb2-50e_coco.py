@@ -1,0 +1,29 @@
+_base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
+custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
+
+# Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
+train_pipeline = _base_.train_pipeline
+train_pipeline[0].imdecode_backend = 'pillow'
+test_pipeline = _base_.test_pipeline
+test_pipeline[0].imdecode_backend = 'pillow'
+
+model = dict(
+    backbone=dict(_delete_=True, type='HadaptiveNet', arch='small', out_indices=(2, 3, 4)),
+    neck=dict(in_channels=[64, 96, 128]),
+)
+# The base learns its pre-trained backbone at a tenth of the rate; this one starts without weights.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))))
+
+# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='StopOnInvalidLossHook'),
+    dict(type='EpochSeedHook'),
+]
+
+train_dataloader = dict(
+    persistent_workers=False, dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)
+)
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,27 @@
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
+
+# Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
+train_pipeline = _base_.train_pipeline
+train_pipeline[0].imdecode_backend = 'pillow'
+test_pipeline = _base_.test_pipeline
+test_pipeline[0].imdecode_backend = 'pillow'
+
+model = dict(
+    backbone=dict(_delete_=True, type='HadaptiveNet', arch='small', out_indices=(1, 2, 3, 4)),
+    neck=dict(in_channels=[32, 64, 96, 128]),
+)
+
+# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='StopOnInvalidLossHook'),
+    dict(type='EpochSeedHook'),
+]
+
+train_dataloader = dict(
+    persistent_workers=False, dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)
+)
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+test_dataloader = val_dataloader
