@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmdet.structures import DetDataSample
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +27,13 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     training = model.training
     model.eval()
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
-    macs = count_macs(lambda: model(image))
+    inputs = (image,)
+    if hasattr(model, 'data_preprocessor'):
+        # Transformers ask how large the image is within its batch.
+        shape = (height, width)
+        sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
+        inputs = (image, [sample])
+    macs = count_macs(lambda: model(*inputs))
     model.train(training)
     return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, gettempdir
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,8 @@ def swap_backbone(
         raise ValueError(f'arch must be one of {sorted(ARCHITECTURES)}, got {arch!r}')
     if size < 64 or size % 32:
         raise ValueError(f'size must be a multiple of 32 and at least 64, got {size}')
+    if not out.parent.is_dir():
+        raise ValueError(f'{out} cannot be written, {out.parent} is not a folder: make it first')
     base = _base(source, out)
     config = load_source(base, out.parent)
     text = render_config(base, plan_swap(config, arch))
@@ -283,7 +285,7 @@ def prove(config: Config, size: int = 256) -> Proof:
     model.zero_grad()
     model.eval()
     with torch.no_grad():
-        results = model.test_step(_random_batch(config, 2, size))
+        results = model.test_step(_random_batch(config, 1, size))
     detections = 0
     for result in results:
         instances = result.get('pred_instances', InstanceData())
@@ -599,18 +601,17 @@ def _parameters(module: nn.Module) -> int:
 
 def _random_batch(config: Config, number: int, size: int, training: bool = False) -> dict[str, Any]:
     """Random images with boxes, masks, a semantic map and proposals, before preprocessing."""
-    rescale = [
-        node['scale_factor']
-        for node in _dicts(config._cfg_dict)
-        if node.get('type') == 'SegRescale'
-    ]
+    nodes = list(_dicts(config._cfg_dict))
+    rescale = [node['scale_factor'] for node in nodes if node.get('type') == 'SegRescale']
+    panoptic = any(node.get('type') == 'LoadPanopticAnnotations' for node in nodes)
     batch = demo_mm_inputs(
         number,
         (3, size, size),
         num_items=[4] * number,
         num_classes=2,
-        with_mask=True,
-        with_semantic=True,
+        # What the config does not load, its detector may not expect.
+        with_mask=panoptic or any(node.get('with_mask') for node in nodes),
+        with_semantic=panoptic or any(node.get('with_seg') for node in nodes),
         sem_seg_output_strides=round(1 / rescale[0]) if rescale else 1,
     )
     for sample in batch['data_samples']:
@@ -651,27 +652,25 @@ def _base(source: str, out: Path) -> str:
     return Path(os.path.relpath(path.resolve(), out.parent.resolve())).as_posix()
 
 
-def load_source(base: str, folder: Path = Path()) -> Config:
+def load_source(base: str, folder: Path | None = None) -> Config:
     """Loads a config of which only the description matters, without what it imports.
 
     Args:
         base: The config as another one in the folder names it in ``_base_``.
-        folder: The folder.
+        folder: The folder; needed only if the name is relative.
 
     Returns:
         The config.
     """
-    return _load(f'_base_ = {base!r}\n', folder, imports=False)
+    return _load(f'_base_ = {base!r}\n', folder or Path(gettempdir()), imports=False)
 
 
 def _load(text: str, folder: Path, imports: bool = True) -> Config:
     """Loads a config as if it lay in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix='.swap-') as scratch:
-        # The config may name its base relative to the folder.
-        file = Path(scratch) / 'config.py'
-        file.write_text(text.replace("_base_ = '..", "_base_ = '../..", 1))
-        return Config.fromfile(file, import_custom_modules=imports)
+    with NamedTemporaryFile('w', dir=folder, prefix='swap_', suffix='.py') as file:
+        file.write(text)
+        file.flush()
+        return Config.fromfile(file.name, import_custom_modules=imports)
 
 
 def _at(node: Any, path: Sequence[str | int], create: bool = False) -> Any:

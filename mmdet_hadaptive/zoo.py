@@ -52,24 +52,30 @@ class Outcome:
     after: int | None = None
 
 
-def representatives() -> Iterator[tuple[str, str]]:
-    """Chooses one config for every folder of the installed MMDetection's configs.
+def folders() -> list[Path]:
+    """The folders with configs of the installed MMDetection."""
+    root = Path(get_installed_path('mmdet')) / '.mim' / 'configs'
+    return sorted(path for path in root.iterdir() if any(path.glob('*.py')))
+
+
+def representative(folder: Path) -> str:
+    """Chooses a config of a folder.
 
     It is the simplest by its name (ResNet-50, then the shortest name) among those in which there
     is a backbone to exchange, or simply the first if there is none.
 
-    Yields:
-        The folder and the name of the file.
+    Args:
+        folder: The folder.
+
+    Returns:
+        The name of the file.
     """
-    root = Path(get_installed_path('mmdet')) / '.mim' / 'configs'
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        names = sorted(
-            (path.name for path in folder.glob('*.py')),
-            key=lambda name: ('r50' not in name, 'caffe' in name, len(name), name),
-        )
-        swappable = (name for name in names if _has_detector(folder / name))
-        if names:
-            yield folder.name, _CHOICES.get(folder.name) or next(swappable, names[0])
+    names = sorted(
+        (path.name for path in folder.glob('*.py')),
+        key=lambda name: ('r50' not in name, 'caffe' in name, len(name), name),
+    )
+    swappable = (name for name in names if _has_detector(folder / name))
+    return _CHOICES.get(folder.name) or next(swappable, names[0])
 
 
 def sweep(results: Path, arch: str, size: int, timeout: float) -> Iterator[Outcome]:
@@ -94,10 +100,10 @@ def sweep(results: Path, arch: str, size: int, timeout: float) -> Iterator[Outco
     # Processes come from a server that has imported everything, and computed nothing, already.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmdet.models', 'mmdet_hadaptive.zoo'])
-    for folder, name in representatives():
-        outcome = done.get(folder)
-        if outcome is None or outcome.config != name:
-            outcome = _try(context, folder, name, arch, size, timeout)
+    for folder in folders():
+        outcome = done.get(folder.name)
+        if outcome is None:
+            outcome = _try(context, folder, representative(folder), arch, size, timeout)
             with results.open('a') as file:
                 file.write(json.dumps(asdict(outcome) | dict(arch=arch, size=size)) + '\n')
         yield outcome
@@ -157,23 +163,23 @@ def _has_detector(file: Path) -> bool:
 
 def _try(
     context: multiprocessing.context.ForkServerContext,
-    folder: str,
+    folder: Path,
     name: str,
     arch: str,
     size: int,
     timeout: float,
 ) -> Outcome:
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, f'mmdet::{folder}/{name}', arch, size))
+    process = context.Process(target=_work, args=(sender, str(folder / name), arch, size))
     process.start()
     sender.close()
     try:
         if not receiver.poll(timeout):
-            return Outcome(folder, name, FAILS, f'not finished after {timeout:g} s')
-        return Outcome(folder, name, *receiver.recv())
+            return Outcome(folder.name, name, FAILS, f'not finished after {timeout:g} s')
+        return Outcome(folder.name, name, *receiver.recv())
     except EOFError:
         process.join()
-        return Outcome(folder, name, FAILS, f'the process ended with code {process.exitcode}')
+        return Outcome(folder.name, name, FAILS, f'the process ended with code {process.exitcode}')
     finally:
         process.kill()
         process.join()

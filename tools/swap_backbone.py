@@ -25,6 +25,8 @@ def main() -> None:
         before, proof = swap_backbone(args.source, out, args.arch, args.size)
     except SwapError as error:
         raise SystemExit(f'nothing is written, the backbone cannot be exchanged: {error}') from None
+    except ValueError as error:
+        raise SystemExit(f'nothing is written: {error}') from error
     after = proof.costs
     print(f'{"":24}{"before":>12}{"after":>12}')
     for label, key, unit in (
@@ -39,7 +41,7 @@ def main() -> None:
         print(f'before: the source does not run here ({before})')
     print(
         f'one image of {args.size} x {args.size}; loss {proof.loss:.3f}, largest gradient of the '
-        f'stem {proof.gradient:.2e}, {proof.detections} detections in 2 random images'
+        f'stem {proof.gradient:.2e}, {proof.detections} detections in a random image'
     )
     print(f'written: {out}')
 
