@@ -21,8 +21,6 @@ def main() -> None:
     for path in args.configs:
         config = Config.fromfile(path)
         init_default_scope(config.get('default_scope', 'mmdet'))
-        # Nothing is trained here, so pre-trained weights are not needed.
-        config.model.backbone.init_cfg = None
         model = MODELS.build(config.model)
         resize = next(t for t in config.test_dataloader.dataset.pipeline if t['type'] == 'Resize')
         divisor = model.data_preprocessor.pad_size_divisor

@@ -13,7 +13,7 @@ from mmdet_hadaptive.zoo import sweep, write_table
 
 
 def main() -> None:
-    """Shows each outcome as it comes, and writes the page at the end."""
+    """Shows each outcome as it comes, and writes the page again after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='small')
     parser.add_argument('--size', type=int, default=256, help='edge of the images, in pixels')
@@ -33,7 +33,7 @@ def main() -> None:
     for outcome in sweep(args.results, args.arch, args.size, args.timeout):
         outcomes.append(outcome)
         print(f'{outcome.folder:24}{outcome.status:18}{outcome.remark}', flush=True)
-    write_table(outcomes, args.out, args.arch, command, where)
+        write_table(outcomes, args.out, args.arch, command, where)
 
 
 if __name__ == '__main__':
