@@ -53,7 +53,7 @@ def kill(process):
     process.wait()
 
 
-def wait_for(condition, process, timeout=300):
+def wait_for(condition, process, timeout=900):
     """Polls until the condition holds; false if the process ended first."""
     end = time.monotonic() + timeout
     while not condition():
