@@ -109,6 +109,8 @@ def train(work_dir, epochs, resume=False):
         )
     )
     config.custom_hooks[-1].interval = 2
+    # MMEngine returns the visualizer of an earlier runner in this process that has the same name.
+    config.visualizer.name = f'{work_dir}, {epochs} epochs'
     config.visualizer.vis_backends = [
         dict(type='LocalVisBackend'),
         dict(type='TensorboardVisBackend'),
