@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mmengine.runner import set_random_seed
+
 from mmdet_hadaptive.backbones import ARCHITECTURES
 from mmdet_hadaptive.swap import SwapError, swap_backbone
 
@@ -21,6 +23,8 @@ def main() -> None:
     out = args.out or Path(f'{name}_hadaptive-{args.arch}.py')
     if out.exists():
         parser.error(f'{out} exists: remove it, or name another file with --out')
+    # The same command prints the same figures.
+    set_random_seed(0)
     try:
         before, proof = swap_backbone(args.source, out, args.arch, args.size)
     except SwapError as error:
