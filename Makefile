@@ -18,7 +18,8 @@ READY := $(VENV)/setup-complete
 
 setup: $(READY)
 
-$(READY): tools/setup.sh $(REQUIREMENTS) requirements-test.txt pyproject.toml
+$(READY): tools/setup.sh $(REQUIREMENTS) requirements-baselines.txt \
+		requirements-export.txt requirements-test.txt pyproject.toml
 	tools/setup.sh $(VENV) $(REQUIREMENTS)
 	@touch $@
 

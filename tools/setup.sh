@@ -64,9 +64,27 @@ fi
 
 echo '==> MMDetection, test tools and this package'
 "$python" -m pip install --no-build-isolation --requirement "$requirements" \
+    --requirement requirements-baselines.txt --requirement requirements-export.txt \
     --requirement requirements-test.txt
 # Without its dependencies: one of them, a download client, forces a setuptools of 2022.
 "$python" -m pip install --quiet --no-deps openmim==0.3.9
+if ! "$python" -c 'import torchvision' 2>/dev/null; then
+    # A torchvision built for CUDA cannot load its operators beside a torch for CPUs, and its import
+    # fails where it describes them. Nothing here calls one: it is enough that they are declared.
+    "$python" - <<'EOF'
+from importlib.util import find_spec
+from pathlib import Path
+
+init = Path(find_spec('torchvision').origin)
+declared = """import torch
+
+_declared = torch.library.Library('torchvision', 'DEF')
+_declared.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+_declared.define('qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+"""
+init.write_text(declared + init.read_text())
+EOF
+fi
 "$python" -m pip install --quiet --no-build-isolation --no-deps --editable .
-"$python" -c 'import mmdet_hadaptive'
+"$python" -c 'import mmdet_hadaptive, timm'
 echo "==> ready: $venv"
