@@ -14,6 +14,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
@@ -234,8 +235,11 @@ def build_for_proof(config: Config) -> BaseModel:
     for node in _dicts(model):
         if isinstance(node.get('init_cfg'), dict) and node['init_cfg'].get('type') == 'Pretrained':
             node['init_cfg'] = None
+        node.pop('pretrained', None)
         if node.get('batch_augments'):
             node['batch_augments'] = None
+        if node.get('type') == 'MMSyncBN':
+            node['type'] = 'BN'
         if (
             isinstance(node.get('teacher_config'), str)
             and not Path(node['teacher_config']).exists()
@@ -273,15 +277,17 @@ def prove(config: Config, size: int = 256) -> Proof:
     model = build_for_proof(config)
     batch = _random_batch(config, 2, size, training=True)
     model.train()
+    # What MMEngine's runner tells the losses that change in the course of a training.
+    MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))
+    if hasattr(model, 'set_epoch'):
+        model.set_epoch(0)
     total, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
     if not torch.isfinite(total):
         raise RuntimeError(f'the loss on random images is {total.item()}')
     total.backward()
     trained = (p for p in _network(model).backbone.parameters() if p.requires_grad)
     gradient = next(trained).grad
-    if gradient is None or not torch.isfinite(gradient).all() or not gradient.any():
-        raise RuntimeError(f'the gradient of the first weight of the backbone is {gradient}')
-    largest = gradient.abs().max().item()
+    # By default that sets the gradients to None, and leaves the one taken here as it is.
     model.zero_grad()
     model.eval()
     with torch.no_grad():
@@ -293,6 +299,9 @@ def prove(config: Config, size: int = 256) -> Proof:
         for key, value in instances.items():
             if isinstance(value, torch.Tensor) and not torch.isfinite(value.float()).all():
                 raise RuntimeError(f'{key} of a prediction on random images are not finite')
+    if gradient is None or not torch.isfinite(gradient).all() or not gradient.any():
+        raise RuntimeError(f'the gradient of the first weight of the backbone is {gradient}')
+    largest = gradient.abs().max().item()
     return Proof(total.item(), largest, detections, _costs(model, config, size))
 
 
@@ -349,6 +358,7 @@ def _examine_backbone(detector: ConfigDict, where: str) -> tuple[list[Level], li
     """The old backbone's outputs and the names of its parameters (none if it is not here)."""
     backbone = copy.deepcopy(detector.backbone)
     backbone.pop('init_cfg', None)
+    backbone.pop('pretrained', None)
     try:
         net = MODELS.build(backbone)
     # A backbone of a package that is missing: KeyError or ImportError, depending on the registry.
@@ -618,9 +628,10 @@ def _random_batch(config: Config, number: int, size: int, training: bool = False
         # Every detector has a class 0.
         sample.gt_instances.labels.zero_()
         # Fast R-CNN has no network that proposes boxes.
-        sample.proposals = InstanceData(
-            bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(4)
-        )
+        if not any('rpn_head' in node for node in nodes):
+            sample.proposals = InstanceData(
+                bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(4)
+            )
         sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
     if training and config.model.get('data_preprocessor', {}).get('type') == (
         'MultiBranchDataPreprocessor'

@@ -137,7 +137,7 @@ def write_table(outcomes: list[Outcome], out: Path, arch: str, command: str, whe
             for status in (WORKS, NOT_APPLICABLE, SOURCE_FAILS, FAILS)
             if counts[status]
         )
-        + f'; {len(outcomes)} of {len(folders())} folders so far.',
+        + f'; {len(outcomes)} of {len(folders())} folders.',
         '',
         '| folder | config | result | parameters M before | after | remark |',
         '|---|---|---|---|---|---|',

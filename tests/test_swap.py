@@ -202,7 +202,7 @@ def test_a_sweep_tells_apart_and_goes_on(tmp_path, monkeypatch):
     assert outcomes[0].after < outcomes[0].before
     zoo.write_table(outcomes, tmp_path / 'zoo.md', 'small', 'the command', 'here')
     page = (tmp_path / 'zoo.md').read_text()
-    assert '1 works; 1 not applicable; 2 of 2 folders so far.' in page
+    assert '1 works; 1 not applicable; 2 of 2 folders.' in page
     assert '| yolof | yolof_r50-c5_8xb8-1x_coco.py | works |' in page
     # Finished folders are not done again; nothing new could finish in this time.
     chosen.append('retinanet')

@@ -11,6 +11,19 @@ SHAPES = 'ssdlite/ssdlite_hadaptive-s_shapes.py'
 BCCD = 'ssdlite/ssdlite_hadaptive-s_bccd.py'
 ABLATIONS = ('reversed-sign', 'fixed-selection', 'constant-temperature', 'bn-products')
 
+# The cheapest to train come first.
+BASELINES = (
+    'mobilenetv3-small',
+    'ghostnet',
+    'mobilenetv4-conv-small',
+    'repghostnet',
+    'mobilenetv3-large',
+    'efficientnet-lite0',
+    'mobilenetv2',
+    'starnet-s1',
+    'ghostnetv3',
+)
+
 # Per suite, tables of configs (the first is what the others are compared with) and seeds.
 SUITES = {
     'ablation-shapes': (
@@ -21,6 +34,7 @@ SUITES = {
         [BCCD, 'ablation/ssdlite_hadaptive-s-reversed-sign_bccd.py'],
         (0, 1),
     ),
+    'bccd': ([BCCD, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)], (0, 1)),
 }
 
 
