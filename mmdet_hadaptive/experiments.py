@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from mmengine.config import Config
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from .hooks import AtomicLocalBackend
-from .mmdet_tools import mmdet_tool
 
 METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75')
 
@@ -28,10 +27,12 @@ class Run:
     Attributes:
         config: The config file.
         seed: Seed of its random numbers.
+        options: Overrides of the config, 'key=value' as for MMDetection's ``--cfg-options``.
     """
 
     config: Path
     seed: int
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -40,7 +41,7 @@ class Run:
 
 
 def train_all(
-    runs: Sequence[Run], folder: Path, jobs: int, options: Sequence[str] = ()
+    runs: Sequence[Run], folder: Path, jobs: int = 1, processes: int = 1
 ) -> list[dict[str, Any]]:
     """Trains what has no result yet, then evaluates the last checkpoint of each.
 
@@ -51,7 +52,8 @@ def train_all(
         runs: What to train.
         folder: Gets ``results.jsonl`` and a work directory for each run.
         jobs: How many run at the same time; they share the cores, unless OMP_NUM_THREADS is set.
-        options: Overrides for all configs, 'key=value' as for MMDetection's ``--cfg-options``.
+        processes: Processes of each training, one per GPU; more than one by torchrun. The
+            learning rate follows the batch size by MMDetection's ``--auto-scale-lr``.
 
     Returns:
         One dictionary a run, in the order of ``runs``: config, seed, epochs, options, and the
@@ -67,22 +69,21 @@ def train_all(
         for line in results_file.read_text().splitlines():
             record = json.loads(line)
             results[record['config'], record['seed']] = record
-    for (config, seed), record in results.items():
-        if record['options'] != list(options):
+    for run in runs:
+        record = results.get((run.config.stem, run.seed))
+        if record is not None and record['options'] != list(run.options):
             raise ValueError(
-                f'{results_file} holds {config} with seed {seed} trained with the options '
-                f'{record["options"]}, now they are {list(options)}: choose another folder'
+                f'{results_file} holds {run.config.stem} with seed {run.seed} trained with the '
+                f'options {record["options"]}, now they are {list(run.options)}: choose another '
+                'folder'
             )
-    # Neither the search for the tools nor reading a config is safe in several threads.
-    tools = [mmdet_tool(name) for name in ('train.py', 'test.py')]
-    overrides = dict(option.split('=', 1) for option in options)
     missing = [run for run in runs if (run.config.stem, run.seed) not in results]
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task('trainings', total=len(runs), completed=len(runs) - len(missing))
+        # Reading a config is not safe in several threads.
         futures = {
-            pool.submit(_train, run, _epochs(run, overrides), folder, jobs, options, tools): run
-            for run in missing
+            pool.submit(_train, run, _epochs(run), folder, jobs, processes): run for run in missing
         }
         try:
             for future in as_completed(futures):
@@ -98,41 +99,47 @@ def train_all(
     return [results[run.config.stem, run.seed] for run in runs]
 
 
-def _epochs(run: Run, overrides: dict[str, str]) -> int:
+def _epochs(run: Run) -> int:
     config = Config.fromfile(run.config)
+    overrides = dict(option.split('=', 1) for option in run.options)
     return int(overrides.get('train_cfg.max_epochs', config.train_cfg.max_epochs))
 
 
-def _train(
-    run: Run, epochs: int, folder: Path, jobs: int, options: Sequence[str], tools: Sequence[Path]
-) -> dict[str, Any]:
+def _train(run: Run, epochs: int, folder: Path, jobs: int, processes: int) -> dict[str, Any]:
     """Trains and evaluates in processes of their own."""
     work_dir = folder / run.name
     test_dir = work_dir / 'test'
     work_dir.mkdir(parents=True, exist_ok=True)
-    settings = ['--cfg-options', f'randomness.seed={run.seed}', *options]
-    train, test = tools
+    start = ['-m', 'mmdet_hadaptive.mmdet_tools']
+    settings = ['--cfg-options', f'randomness.seed={run.seed}', *run.options]
+    if processes > 1:
+        start = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+        start += ['-m', 'mmdet_hadaptive.mmdet_tools']
+        settings = ['--launcher', 'pytorch', *settings]
     _call(
-        [train, run.config, '--work-dir', work_dir, '--resume', *settings],
+        [
+            *(*start, 'train.py', run.config, '--work-dir', work_dir),
+            *('--resume', '--auto-scale-lr', *settings),
+        ],
         work_dir / 'train.log',
-        jobs,
+        jobs * processes,
     )
     checkpoint = work_dir / f'epoch_{epochs}.pth'
     _call(
-        [test, run.config, checkpoint, '--work-dir', test_dir, *settings],
+        [*start, 'test.py', run.config, checkpoint, '--work-dir', test_dir, *settings],
         work_dir / 'test.log',
-        jobs,
+        jobs * processes,
     )
     metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
     # MMDetection gives -1, or nothing, where no object is detected at all.
     values = {name: max(metrics.get(name, 0.0), 0.0) for name in METRICS}
     return dict(
-        config=run.config.stem, seed=run.seed, epochs=epochs, options=list(options), **values
+        config=run.config.stem, seed=run.seed, epochs=epochs, options=list(run.options), **values
     )
 
 
-def _call(command: Sequence[Any], log: Path, jobs: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+def _call(command: Sequence[Any], log: Path, processes: int) -> None:
+    threads = max(1, (os.cpu_count() or 1) // processes)
     with log.open('a') as file:
         code = subprocess.call(
             [sys.executable, *map(str, command)],
@@ -142,7 +149,62 @@ def _call(command: Sequence[Any], log: Path, jobs: int) -> None:
         )
     if code:
         last = log.read_text().strip().splitlines()[-1:]
-        raise RuntimeError(f'{command[0]} ended with status {code}, see {log}: {"".join(last)}')
+        raise RuntimeError(f'a training ended with status {code}, see {log}: {"".join(last)}')
+
+
+def data_root_options(config: Path, data_root: str) -> list[str]:
+    """Overrides that let a config read its data from another folder.
+
+    Args:
+        config: A config whose ``data_root`` starts all paths to its data.
+        data_root: The other folder.
+
+    Returns:
+        Overrides, 'key=value'.
+    """
+    settings = Config.fromfile(config)
+    old = settings.data_root
+
+    def options(node: Any, key: str) -> Iterator[str]:
+        if isinstance(node, str) and node.startswith(old):
+            yield f'{key}={Path(data_root, node.removeprefix(old))}'
+        elif isinstance(node, (dict, list)):
+            for name, child in node.items() if isinstance(node, dict) else enumerate(node):
+                yield from options(child, f'{key}.{name}' if key else str(name))
+
+    return list(options(settings._cfg_dict.to_dict(), ''))
+
+
+def pretrained_options(config: Path, weights: Path) -> list[str]:
+    """Overrides that let a detector start from a backbone with pre-trained weights.
+
+    Args:
+        config: A config named DETECTOR_BACKBONE_RECIPE.
+        weights: Folder with BACKBONE.pth, a checkpoint with the backbone under the prefix
+            ``backbone.``, as MMPretrain and ``tools/convert_checkpoint.py --with-head`` write it.
+            Backbones of timm get timm's own weights instead.
+
+    Returns:
+        Overrides, 'key=value'.
+
+    Raises:
+        FileNotFoundError: If there is no such file; names it and the remedy.
+    """
+    if Config.fromfile(config).model.backbone.type == 'mmpretrain.TIMMBackbone':
+        return ['model.backbone.pretrained=True']
+    file = weights / f'{config.stem.split("_")[1]}.pth'
+    if not file.is_file():
+        raise FileNotFoundError(
+            f'{config.stem} needs {file}: put a checkpoint there, or train from scratch'
+        )
+    where = 'model.backbone.init_cfg'
+    return [
+        # An initialisation that the config names would leave its own arguments.
+        f'{where}._delete_=True',
+        f'{where}.type=Pretrained',
+        f'{where}.checkpoint={file}',
+        f'{where}.prefix=backbone.',
+    ]
 
 
 def comparison_table(results: Sequence[dict[str, Any]], reference: str) -> str:

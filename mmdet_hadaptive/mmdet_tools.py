@@ -114,3 +114,8 @@ def _prepare_processes(launcher: str, config: str) -> None:
         sys.argv[place:place] = words
     else:
         sys.argv += ['--cfg-options', *words]
+
+
+if __name__ == '__main__':
+    # python -m mmdet_hadaptive.mmdet_tools TOOL ARGUMENTS
+    run_mmdet_tool(sys.argv.pop(1))

@@ -19,8 +19,8 @@ OPTIONS = [
 
 def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes.parents[1])
-    runs = [Run(SHAPES, 3)]
-    (result,) = train_all(runs, tmp_path, 1, OPTIONS)
+    runs = [Run(SHAPES, 3, tuple(OPTIONS))]
+    (result,) = train_all(runs, tmp_path)
     assert (result['config'], result['seed'], result['epochs']) == (SHAPES.stem, 3, 1)
     assert 0 <= result['coco/bbox_mAP'] <= result['coco/bbox_mAP_50'] <= 1
     assert json.loads((tmp_path / 'results.jsonl').read_text()) == result
@@ -28,14 +28,14 @@ def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
     log = (work_dir / 'train.log').read_text()
     assert re.search(r'seed: 3\b', log)
 
-    assert train_all(runs, tmp_path, 1, OPTIONS) == [result]
+    assert train_all(runs, tmp_path) == [result]
     assert (work_dir / 'train.log').read_text() == log
     with pytest.raises(ValueError, match=r'trained with the options .*choose another folder'):
-        train_all(runs, tmp_path, 1, OPTIONS[1:])
+        train_all([Run(SHAPES, 3, tuple(OPTIONS[1:]))], tmp_path)
 
     # Without its result, a finished training is evaluated again and not trained again.
     (tmp_path / 'results.jsonl').unlink()
-    assert train_all(runs, tmp_path, 1, OPTIONS) == [result]
+    assert train_all(runs, tmp_path) == [result]
     again = (work_dir / 'train.log').read_text()[len(log) :]
     assert 'resumed epoch: 1' in again
     assert 'Epoch(train)' not in again
@@ -46,7 +46,7 @@ def test_a_failed_training_names_its_log(tmp_path, monkeypatch):
     with pytest.raises(
         RuntimeError, match=r'ended with status 1, see .*train\.log: .*check_dataset'
     ):
-        train_all([Run(SHAPES, 0)], tmp_path, 1)
+        train_all([Run(SHAPES, 0)], tmp_path)
     assert not (tmp_path / 'results.jsonl').exists()
 
 
