@@ -200,11 +200,11 @@ def _work(sender: Connection, source: str, arch: str, size: int) -> None:
             answer = (FAILS, _first_line(error))
         else:
             known = isinstance(before, Costs)
-            remark = '' if known else f'before: {before}'[:120]
+            remarks = [] if known else [f'before: {before}'[:120]]
             if edge != size:
-                remark += f'with images of {edge} x {edge}'
+                remarks.append(f'with images of {edge} x {edge}')
             count = before.parameters if known else None
-            answer = (WORKS, remark, count, proof.costs.parameters)
+            answer = (WORKS, '; '.join(remarks), count, proof.costs.parameters)
             break
     if answer[0] == FAILS:
         # What the source itself cannot do here is not the fault of the exchange.
