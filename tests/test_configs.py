@@ -103,3 +103,38 @@ def test_ssdlite_keeps_the_recipe_of_mmdet(name):
     for transforms in zip(*pipelines, strict=True):
         # The config system notes where a transform that we read came from.
         assert len({repr(sorted({**t, '_scope_': 'mmdet'}.items())) for t in transforms}) == 1
+
+
+BASELINES = [name for name in ALL if name.startswith('baselines/')]
+OURS = {
+    ('ssdlite', 'coco'): 'ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py',
+    ('ssdlite', 'bccd'): 'ssdlite/ssdlite_hadaptive-s_bccd.py',
+    ('retinanet', 'coco'): 'retinanet/retinanet_hadaptive-s_fpn_1x_coco.py',
+}
+
+
+@pytest.mark.parametrize('name', BASELINES)
+def test_baselines_differ_from_ours_in_backbone_and_channels_only(name):
+    words = Path(name).stem.split('_')
+    compared = []
+    for config in (load(name), load(OURS[words[0], words[-1]])):
+        resolved = config.to_dict()
+        resolved.pop('custom_imports')
+        model = resolved['model']
+        model.pop('backbone')
+        for part in (model['neck'], model['bbox_head']):
+            part.pop('in_channels')
+        if words[0] == 'ssdlite':
+            model['neck']['out_channels'] = model['neck']['out_channels'][2:]
+        compared.append(resolved)
+    assert compared[0] == compared[1]
+
+
+def test_all_baselines_have_all_recipes():
+    backbones = {tuple(Path(name).stem.split('_')) for name in BASELINES}
+    by_recipe = {
+        recipe: {words[1] for words in backbones if (words[0], words[-1]) == recipe}
+        for recipe in OURS
+    }
+    assert len(by_recipe['ssdlite', 'coco']) == 9
+    assert len({frozenset(names) for names in by_recipe.values()}) == 1

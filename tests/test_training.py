@@ -152,14 +152,6 @@ def test_check_dataset(shapes, tmp_path, run):
     assert 'ERROR: the image folder data/shapes/elsewhere' in output
 
 
-def test_count_costs(run):
-    output = run(ROOT / 'tools/count_costs.py', SSDLITE, cwd=ROOT)
-    assert (
-        '| ssdlite_hadaptive-s_8xb24-600e_coco | 320 x 320 | 1.72 | 0.297 | 0.62 | 0.252 |'
-        in output
-    )
-
-
 def test_dist_train_says_how_to_use_it():
     usage = subprocess.run([ROOT / 'tools/dist_train.sh'], capture_output=True, text=True)
     assert usage.returncode == 2
