@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmdet_hadaptive  # noqa: F401
-from mmdet_hadaptive.complexity import count_costs
+from mmdet_hadaptive.complexity import count_costs, input_size
 
 
 def main() -> None:
@@ -22,9 +22,7 @@ def main() -> None:
         config = Config.fromfile(path)
         init_default_scope(config.get('default_scope', 'mmdet'))
         model = MODELS.build(config.model)
-        resize = next(t for t in config.test_dataloader.dataset.pipeline if t['type'] == 'Resize')
-        divisor = model.data_preprocessor.pad_size_divisor
-        width, height = (-(-edge // divisor) * divisor for edge in resize['scale'])
+        height, width = input_size(config, model)
         cells = [Path(path).stem, f'{width} x {height}']
         for part in (model, model.backbone):
             parameters, macs = count_costs(part, height, width)
