@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose
 from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_hadaptive.backbones import ARCHITECTURES
@@ -88,6 +89,15 @@ def test_the_recipe_is_that_of_the_release():
     model.init_weights()
     weight = model.backbone.final_conv[0].conv.weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (960 + 128)), rel=0.02)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_cifar_images_are_enlarged(split):
+    config, _ = classifier(IN1K.with_name('hadaptive-s_1xb64-200e_cifar100.py'))
+    pipeline = Compose(config[f'{split}_dataloader'].dataset.pipeline)
+    packed = pipeline(dict(img=np.zeros((32, 32, 3), np.uint8), gt_label=3))
+    assert packed['inputs'].shape == (3, 224, 224)
+    assert packed['data_samples'].gt_label.item() == 3
 
 
 def test_two_epochs(trained):
