@@ -1,6 +1,5 @@
 """The pages of the model zoo: README.md and metafile.yml of each folder of configs."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,14 @@ def render_pages(folder: Path) -> dict[Path, str]:
     if not begin or not end:
         raise ValueError(f'{readme} has no place for the table: add {_BEGIN!r} and {_END!r}')
 
-    title = before.partition('\n')[0].removeprefix('# ')
     old = yaml.safe_load(metafile.read_text()) if metafile.exists() else {}
-    default = dict(Name=title, README=readme.relative_to(root).as_posix())
-    collections = old.get('Collections', [default])
-    known = {model['Name']: model for model in old.get('Models', [])}
+    title = before.partition('\n')[0].removeprefix('# ')
+    collection = dict(Name=title, README=readme.relative_to(root).as_posix())
+    collections = old.get('Collections', [collection])
+    known = {
+        model['Name']: {key: model[key] for key in ('Results', 'Weights') if key in model}
+        for model in old.get('Models', [])
+    }
     models, rows, command = [], [], []
     for path in sorted(folder.glob('*.py')):
         config = Config.fromfile(path)
@@ -61,10 +63,9 @@ def render_pages(folder: Path) -> dict[Path, str]:
             'In Collection': collections[0]['Name'],
             'Config': path.relative_to(root).as_posix(),
             'Metadata': metadata,
-            'Results': known.get(path.stem, {}).get('Results'),
+            'Results': None,
+            **known.get(path.stem, {}),
         }
-        if 'Weights' in known.get(path.stem, {}):
-            model['Weights'] = known[path.stem]['Weights']
         models.append(model)
         rows.append(_row(model, size, config))
         options = pretrained_options(config)
@@ -153,9 +154,12 @@ def _describe(path: Path, config: Config) -> tuple[str, dict[str, Any]]:
         'Batch Size': config.auto_scale_lr.base_batch_size,
         'Parameters': sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-    # There are no values on this device: what depends on them is not counted.
-    with suppress(RuntimeError):
+    try:
         metadata['FLOPs'] = count_costs(model.to('meta'), height, width)[1]
+    except RuntimeError as error:
+        # There are no values on this device: what depends on them cannot be counted.
+        if 'meta tensors' not in str(error):
+            raise
     return f'{width} x {height}', metadata
 
 
