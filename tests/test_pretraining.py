@@ -19,7 +19,7 @@ from mmdet_hadaptive.backbones import ARCHITECTURES
 ROOT = Path(__file__).parents[1]
 IN1K = ROOT / 'configs/pretrain/hadaptive-s_8xb128-300e_in1k.py'
 SSDLITE = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
-DETECTORS = [path for path in ROOT.glob('configs/*/*.py') if path.parent != IN1K.parent]
+DETECTORS = sorted(path for path in ROOT.glob('configs/*/*.py') if path.parent != IN1K.parent)
 
 
 def short(epochs):
