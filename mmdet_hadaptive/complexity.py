@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,9 +16,11 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     Only convolutions and matrix products count as multiply-accumulates, as in the tables of
     the literature on light networks; normalisations, activations and the element-wise products
     of ACH do not. An MMDetection detector is counted without its post-processing.
+    On torch's 'meta' device nothing is computed, which works for all models whose work does not
+    depend on values.
 
     Args:
-        model: A backbone, or a detector of MMDetection. Its mode is kept.
+        model: A backbone, or a model of MMDetection or MMPretrain. Its mode is kept.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
 
@@ -36,6 +39,24 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     macs = count_macs(lambda: model(*inputs))
     model.train(training)
     return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
+
+
+def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
+    """The size of the images on which a config tests its model.
+
+    Args:
+        config: A config of MMDetection or MMPretrain.
+        model: The model built from it, which may pad images.
+
+    Returns:
+        Height and width in pixels.
+    """
+    pipeline = config.test_dataloader.dataset.pipeline
+    last = [step for step in pipeline if step['type'] in ('Resize', 'CenterCrop')][-1]
+    size = last.get('scale', last.get('crop_size'))
+    width, height = (size, size) if isinstance(size, int) else size
+    divisor = model.data_preprocessor.pad_size_divisor
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
 def count_macs(run: Callable[[], Any]) -> int:

@@ -10,7 +10,11 @@ from mmdet_hadaptive.complexity import count_costs
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-ALL = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('*/*.py'))
+ALL = sorted(
+    path.relative_to(CONFIGS).as_posix()
+    for path in CONFIGS.glob('*/*.py')
+    if path.parent.name != 'pretrain'
+)
 
 
 def load(name):

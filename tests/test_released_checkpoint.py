@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
@@ -90,6 +92,16 @@ def test_with_head(tmp_path, run):
     )
     net.init_weights()
     assert torch.equal(net.stem[0].conv.weight, given['layers.0.conv.weight'])
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_with_head_it_is_the_classifier_of_the_config(tmp_path, arch):
+    config = Config.fromfile(ROOT / f'configs/pretrain/hadaptive-{arch[0]}_1xb64-200e_cifar100.py')
+    init_default_scope(config.default_scope)
+    classifier = MODELS.build(config.model)
+    released(tmp_path / 'a.pth', arch, classes=100)
+    state = convert_released_checkpoint(tmp_path / 'a.pth', with_head=True)['state_dict']
+    classifier.load_state_dict(state, strict=True)
 
 
 def without(content, key):

@@ -1,0 +1,3 @@
+_base_ = './hadaptive-s_1xb64-200e_cifar100.py'
+
+model = dict(backbone=dict(arch='large', out_indices=(6,)))
