@@ -1,5 +1,6 @@
 """Compares what detectors cost: parameters, multiply-accumulates and time per image."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from .complexity import count_costs
+from .complexity import count_costs, input_size
 from .timing import measure_in_turn
 
 
@@ -63,10 +64,14 @@ def load_entry(config: Path) -> Entry:
         from timm.utils.model import reparameterize_model
 
         model.backbone = reparameterize_model(model.backbone)
-    resize = next(t for t in settings.test_dataloader.dataset.pipeline if t['type'] == 'Resize')
-    divisor = model.data_preprocessor.pad_size_divisor
-    width, height = (-(-edge // divisor) * divisor for edge in resize['scale'])
-    costs = [count_costs(part, height, width) for part in (model, model.backbone)]
+    height, width = input_size(settings, model)
+    try:
+        # Nothing is computed on this device.
+        counted = copy.deepcopy(model).to('meta')
+        costs = [count_costs(part, height, width) for part in (counted, counted.backbone)]
+    except RuntimeError:
+        # What happens in some detectors depends on values.
+        costs = [count_costs(part, height, width) for part in (model, model.backbone)]
     return Entry(config.stem, model, height, width, *costs[0], *costs[1])
 
 

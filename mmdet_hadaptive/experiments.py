@@ -175,36 +175,34 @@ def data_root_options(config: Path, data_root: str) -> list[str]:
     return list(options(settings._cfg_dict.to_dict(), ''))
 
 
-def pretrained_options(config: Path, weights: Path) -> list[str]:
-    """Overrides that let a detector start from a backbone with pre-trained weights.
+def pretrained_options(config: Config, checkpoint: str) -> list[str]:
+    """Overrides by which a detector's backbone starts from a pre-trained classifier.
 
     Args:
-        config: A config named DETECTOR_BACKBONE_RECIPE.
-        weights: Folder with BACKBONE.pth, a checkpoint with the backbone under the prefix
-            ``backbone.``, as MMPretrain and ``tools/convert_checkpoint.py --with-head`` write it.
-            Backbones of timm get timm's own weights instead.
+        config: The config of the detector.
+        checkpoint: A checkpoint with the backbone under the prefix ``backbone.``, as MMPretrain
+            and ``tools/convert_checkpoint.py --with-head`` write it. Backbones of timm get timm's
+            own weights instead.
 
     Returns:
         Overrides, 'key=value'.
-
-    Raises:
-        FileNotFoundError: If there is no such file; names it and the remedy.
     """
-    if Config.fromfile(config).model.backbone.type == 'mmpretrain.TIMMBackbone':
+    backbone = config.model.backbone
+    if backbone.type == 'mmpretrain.TIMMBackbone':
         return ['model.backbone.pretrained=True']
-    file = weights / f'{config.stem.split("_")[1]}.pth'
-    if not file.is_file():
-        raise FileNotFoundError(
-            f'{config.stem} needs {file}: put a checkpoint there, or train from scratch'
-        )
-    where = 'model.backbone.init_cfg'
-    return [
-        # An initialisation that the config names would leave its own arguments.
-        f'{where}._delete_=True',
-        f'{where}.type=Pretrained',
-        f'{where}.checkpoint={file}',
-        f'{where}.prefix=backbone.',
-    ]
+    values = {}
+    if backbone.get('init_cfg'):
+        # It would leave its own arguments.
+        values['init_cfg._delete_'] = 'True'
+    values |= {
+        'init_cfg.type': 'Pretrained',
+        'init_cfg.checkpoint': checkpoint,
+        'init_cfg.prefix': 'backbone.',
+    }
+    if 'eps' in backbone.get('norm_cfg', {}):
+        # The classifiers have torch's.
+        values['norm_cfg.eps'] = '1e-5'
+    return [f'model.backbone.{key}={value}' for key, value in values.items()]
 
 
 def comparison_table(results: Sequence[dict[str, Any]], reference: str) -> str:

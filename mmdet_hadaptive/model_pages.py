@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from .complexity import count_costs, input_size
+from .experiments import pretrained_options
 
 _BEGIN = '<!-- models: written by tools/write_model_pages.py -->'
 _END = '<!-- /models -->'
@@ -68,8 +69,8 @@ def render_pages(folder: Path) -> dict[Path, str]:
         }
         models.append(model)
         rows.append(_row(model, size, config))
-        options = pretrained_options(config)
-        if options and not command:
+        if config.model.backbone.type == 'HadaptiveNet' and not command:
+            options = pretrained_options(config, 'CHECKPOINT')
             command = [f'python tools/train.py {model["Config"]} --cfg-options', *options]
 
     block = [
@@ -110,29 +111,6 @@ def render_index(configs: Path) -> str:
     folders = sorted({path.parent for path in configs.glob('*/*.py')})
     files = [f'{configs.name}/{folder.name}/metafile.yml' for folder in folders]
     return yaml.safe_dump({'Import': files})
-
-
-def pretrained_options(config: Config, checkpoint: str = 'CHECKPOINT') -> list[str]:
-    """The overrides by which a detector's backbone starts from a pre-trained classifier.
-
-    Args:
-        config: The config of the detector.
-        checkpoint: The classifier's checkpoint.
-
-    Returns:
-        Words for ``--cfg-options``; none if the backbone is not :class:`HadaptiveNet`.
-    """
-    if config.model.backbone.type != 'HadaptiveNet':
-        return []
-    values = {
-        'init_cfg.type': 'Pretrained',
-        'init_cfg.checkpoint': checkpoint,
-        'init_cfg.prefix': 'backbone.',
-    }
-    if 'eps' in config.model.backbone.get('norm_cfg', {}):
-        # The classifiers have torch's.
-        values['norm_cfg.eps'] = '1e-5'
-    return [f'model.backbone.{key}={value}' for key, value in values.items()]
 
 
 def _describe(path: Path, config: Config) -> tuple[str, dict[str, Any]]:

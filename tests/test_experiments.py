@@ -1,10 +1,21 @@
+import argparse
 import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.experiments import Run, comparison_table, train_all
+from mmdet_hadaptive.experiments import (
+    Run,
+    comparison_table,
+    data_root_options,
+    pretrained_options,
+    train_all,
+)
 
 ROOT = Path(__file__).parents[1]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
@@ -62,3 +73,45 @@ def test_table():
         '| b | 2 | 0.570 ± 0.057 | 0.670 ± 0.057 | +0.020 ± 0.014 |',
         '| c | 1 | 0.400 | 0.500 | -0.200 |',
     ]
+
+
+def overridden(path, options):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    config = Config.fromfile(path)
+    config.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
+    return config
+
+
+@pytest.mark.parametrize('name', ['ssdlite/ssdlite_hadaptive-s', 'baselines/ssdlite_mobilenetv2'])
+def test_data_elsewhere(name):
+    path = ROOT / f'configs/{name}_8xb24-600e_coco.py'
+    config = overridden(path, data_root_options(path, '/elsewhere'))
+    assert 'data/coco' not in config.pretty_text
+    assert config.val_evaluator.ann_file == '/elsewhere/annotations/instances_val2017.json'
+    assert config.train_dataloader.dataset.dataset.data_root == '/elsewhere'
+    unchanged = Config.fromfile(path)
+    assert config.model == unchanged.model
+    assert config.train_dataloader.dataset.dataset.ann_file == (
+        unchanged.train_dataloader.dataset.dataset.ann_file
+    )
+
+
+@pytest.mark.parametrize('name', ['ssdlite/ssdlite_hadaptive-s', 'baselines/ssdlite_mobilenetv2'])
+def test_start_from_a_pretrained_backbone(name, tmp_path):
+    path = ROOT / f'configs/{name}_8xb24-600e_coco.py'
+    config = Config.fromfile(path)
+    init_default_scope('mmdet')
+    source = MODELS.build(config.model)
+    checkpoint = tmp_path / 'classifier.pth'
+    torch.save({'state_dict': source.state_dict()}, checkpoint)
+    started = MODELS.build(overridden(path, pretrained_options(config, checkpoint)).model)
+    started.init_weights()
+    for key, value in source.backbone.state_dict().items():
+        assert torch.equal(started.backbone.state_dict()[key], value), key
+
+
+def test_backbones_of_timm_load_its_weights():
+    path = ROOT / 'configs/baselines/ssdlite_starnet-s1_8xb24-600e_coco.py'
+    options = pretrained_options(Config.fromfile(path), 'unused.pth')
+    assert overridden(path, options).model.backbone.pretrained is True

@@ -4,6 +4,8 @@ import argparse
 from itertools import groupby
 from pathlib import Path
 
+from mmengine.config import Config
+
 from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.experiments import (
     Run,
@@ -98,7 +100,11 @@ def main() -> None:
             if args.data_root:
                 options[path] += data_root_options(path, str(args.data_root))
             if args.pretrained:
-                options[path] += pretrained_options(path, args.pretrained)
+                checkpoint = args.pretrained / f'{path.stem.split("_")[1]}.pth'
+                words = pretrained_options(Config.fromfile(path), str(checkpoint))
+                if str(checkpoint) in ' '.join(words) and not checkpoint.is_file():
+                    parser.error(f'{path.stem} needs {checkpoint}: put a checkpoint there')
+                options[path] += words
         runs = [Run(path, seed, tuple(options[path])) for seed in seeds for path in paths]
         results = train_all(runs, args.work_dir / suite, args.jobs, args.gpus)
         print(f'\n{suite}\n')
