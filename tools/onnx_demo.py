@@ -94,17 +94,18 @@ class Detector:
 def draw(image: np.ndarray, detector: Detector, detections: tuple, threshold: float) -> np.ndarray:
     """A copy of the image with the detections that score at least the threshold."""
     image = image.copy()
-    for box, score, label in zip(*detections):
+    for box, score, label in zip(*detections, strict=True):
         if score < threshold:
             continue
         hue = np.uint8([[[label * 180 // len(detector.classes), 200, 230]]])
         colour = tuple(map(int, cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]))
         x1, y1, x2, y2 = map(int, box)
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
-        text = f'{detector.classes[label]} {score:.2f}'
-        place = (x1 + 2, max(y1 - 4, 12))
-        for shade, thickness in (((0, 0, 0), 3), (colour, 1)):
-            cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, shade, thickness)
+        text, font = f'{detector.classes[label]} {score:.2f}', cv2.FONT_HERSHEY_SIMPLEX
+        (width, height), _ = cv2.getTextSize(text, font, 0.45, 1)
+        top = max(y1 - height - 6, 0)
+        cv2.rectangle(image, (x1, top), (x1 + width + 4, top + height + 6), colour, -1)
+        cv2.putText(image, text, (x1 + 2, top + height + 2), font, 0.45, (0, 0, 0), 1)
     return image
 
 
@@ -142,7 +143,7 @@ def main() -> None:
     if not seconds:
         raise SystemExit(f'{args.source}: no image or video that OpenCV can read')
     median = 1000 * np.median(seconds)
-    print(f'{len(seconds)} images, {median:.1f} ms each (median), pictures in {args.out}')
+    print(f'images: {len(seconds)}, median latency: {median:.1f} ms, pictures: {args.out}')
 
 
 if __name__ == '__main__':

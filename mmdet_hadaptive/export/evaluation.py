@@ -88,7 +88,10 @@ class OnnxDetector(BaseModel):
                 ['boxes', 'scores', 'labels'],
                 {self.session.get_inputs()[0].name: np.pad(chunk, padding)},
             )
-            for sample, *detections in zip(data_samples[start : start + step], *outputs):
+            samples = data_samples[start : start + step]
+            for sample, *detections in zip(
+                samples, *(x[: len(chunk)] for x in outputs), strict=True
+            ):
                 _add_detections(sample, *map(torch.from_numpy, detections))
         return data_samples
 

@@ -77,9 +77,14 @@ the row of its label and zero elsewhere |
             if mode == 'backbone':
                 self.output_names = [f'feature_{i}' for i in range(len(outputs))]
             elif mode == 'raw':
+                if len(outputs) > len(_RAW_NAMES):
+                    raise ExportError(
+                        f'{type(detector.bbox_head).__name__} has {len(outputs)} kinds of outputs, '
+                        f"at most {len(_RAW_NAMES)} are known: export with mode 'backbone'"
+                    )
                 self.output_names = [
                     f'{name}_{i}'
-                    for name, levels in zip(_RAW_NAMES, outputs)
+                    for name, levels in zip(_RAW_NAMES, outputs, strict=False)
                     for i in range(len(levels))
                 ]
             else:
@@ -139,11 +144,8 @@ the row of its label and zero elsewhere |
         """Boxes (B, N, 4), scores (B, N, classes) and factors of the scores (B, N, 1)."""
         head = self.detector.bbox_head
         scores = self._flatten(cls_scores)
-        if head.use_sigmoid_cls:
-            scores = scores.sigmoid()
-        else:
-            # The last class is the background.
-            scores = scores.softmax(-1)[..., :-1]
+        # Where classes exclude each other, the last one is the background.
+        scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(-1)[..., :-1]
         if hasattr(head, 'integral'):
             distances = [
                 head.integral(level.permute(0, 2, 3, 1)) * stride[0]

@@ -80,7 +80,8 @@ class Preprocessing:
         divisor = settings.get('pad_size_divisor', 1)
         rounded = tuple(ceil(edge / divisor) * divisor for edge in input_size)
         # The preprocessor pads what is normalised already.
-        pad_after = tuple(m + s * settings.get('pad_value', 0) for m, s in zip(mean, std))
+        after = settings.get('pad_value', 0)
+        pad_after = tuple(m + s * after for m, s in zip(mean, std, strict=True))
         if pad_value is not None and rounded != input_size and pad_value != pad_after:
             raise ExportError(
                 f'the test pipeline pads with {pad_value} and the data preprocessor with '
