@@ -36,14 +36,13 @@ class Detector:
             file, options, providers=['CPUExecutionProvider']
         )
         stored = self.session.get_modelmeta().custom_metadata_map
-        settings = {key: json.loads(value) for key, value in stored.items()}
-        if settings.get('mode') != 'nms':
+        self.settings = {key: json.loads(value) for key, value in stored.items()}
+        if self.settings.get('mode') != 'nms':
             raise SystemExit(f'{file}: not a model of tools/export_onnx.py in mode nms')
         self.input = self.session.get_inputs()[0]
         if self.input.shape[0] not in (1, 'batch'):
             raise SystemExit(f'{file}: takes {self.input.shape[0]} images, export with --batch 1')
-        self.classes: list[str] = settings['classes']
-        self.settings = settings
+        self.classes: list[str] = self.settings['classes']
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Resizes, pads and normalises an image.
