@@ -1,0 +1,27 @@
+"""Detectors as ONNX files: written, checked against PyTorch, and evaluated."""
+
+from importlib.util import find_spec
+
+_missing = [name for name in ('onnx', 'onnxruntime', 'onnxscript') if find_spec(name) is None]
+if _missing:
+    raise ImportError(
+        f'mmdet_hadaptive.export needs {", ".join(_missing)}: pip install {" ".join(_missing)}'
+    )
+
+from .errors import ExportError  # noqa: E402
+from .evaluation import OnnxDetector, evaluate_onnx  # noqa: E402
+from .export import EXPORTERS, ExportReport, export_onnx  # noqa: E402
+from .network import MODES, ExportNetwork  # noqa: E402
+from .preprocessing import Preprocessing  # noqa: E402
+
+__all__ = [
+    'EXPORTERS',
+    'MODES',
+    'ExportError',
+    'ExportNetwork',
+    'ExportReport',
+    'OnnxDetector',
+    'Preprocessing',
+    'evaluate_onnx',
+    'export_onnx',
+]

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+
+from mmdet_hadaptive.datasets import make_shapes
+
+CONFIG = Path(__file__).parents[2] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
+SMALL = dict(
+    stages=[
+        [dict(type='conv', channels=16, kernel=2, stride=2, act=False)],
+        [dict(type='conv', channels=16, kernel=2, stride=2, act=True)],
+        [dict(type='ghost', channels=24, expand=2, kernel=2, stride=2)],
+        [
+            dict(type='ghost', channels=32, expand=4, kernel=2, stride=2),
+            dict(type='ach', channels=32, num_selected=8, kernel=3, product_norm='DySoft'),
+        ],
+        [dict(type='ghost', channels=48, expand=4, kernel=2, stride=2)],
+    ],
+    final_channels=64,
+)
+
+
+def small_config(data_root) -> Config:
+    """SSDLite with a small network, for the shapes data set."""
+    config = Config.fromfile(CONFIG)
+    config.model.backbone.update(arch=SMALL, out_indices=(3, 4))
+    channels = (32, 48, 32, 32, 32, 32)
+    config.model.neck.update(in_channels=channels[:2], out_channels=channels)
+    config.model.bbox_head.in_channels = channels
+    for split in ('train', 'val', 'test'):
+        loader = config[f'{split}_dataloader']
+        dataset = loader.dataset.get('dataset', loader.dataset)
+        dataset.data_root = f'{data_root}/'
+        loader.update(num_workers=0, persistent_workers=False)
+        if split != 'train':
+            config[f'{split}_evaluator'].ann_file = f'{data_root}/{dataset.ann_file}'
+    # A short training has little time for running statistics.
+    for part in ('backbone', 'neck', 'bbox_head'):
+        config.model[part].norm_cfg.momentum = 0.1
+    config.default_hooks.logger.interval = 1000
+    return config
+
+
+def on_training_images(config: Config) -> Config:
+    """What a network learnt by heart, it detects."""
+    dataset = config.test_dataloader.dataset
+    dataset.ann_file = 'annotations/instances_train.json'
+    dataset.data_prefix = dict(img='train/')
+    config.test_evaluator.ann_file = dataset.data_root + dataset.ann_file
+    return config
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """Data, and a checkpoint that knows its four training images."""
+    folder = tmp_path_factory.mktemp('trained')
+    root = make_shapes(folder / 'data', 4, 1)
+    config = small_config(root)
+    config.work_dir = str(folder)
+    config.train_dataloader.update(batch_size=4)
+    config.train_dataloader.dataset.times = 140
+    config.train_dataloader.dataset.dataset.pipeline[3].prob = 0.0
+    config.train_cfg.update(max_epochs=1, val_interval=100)
+    config.custom_hooks = []
+    config.param_scheduler = []
+    config.optim_wrapper.optimizer.lr = 5e-3
+    set_random_seed(0)
+    Runner.from_cfg(config).train()
+    return root, folder / 'epoch_1.pth'

@@ -1,0 +1,61 @@
+"""Exports a detector to ONNX, and compares it with PyTorch before anything is written."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmdet_hadaptive.export import EXPORTERS, MODES, ExportError, export_onnx
+
+
+def batch_size(text: str) -> int | None:
+    """A number, or None for 'dynamic'."""
+    return None if text == 'dynamic' else int(text)
+
+
+def main() -> None:
+    """Writes the ONNX file and prints what it takes and gives."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('out', type=Path, help='the ONNX file to write')
+    parser.add_argument(
+        '--mode',
+        choices=MODES,
+        default='nms',
+        help='what comes out: features, outputs of the head, all boxes, or detections (default)',
+    )
+    parser.add_argument(
+        '--batch', type=batch_size, default=1, help="images at a time, or 'dynamic'; default 1"
+    )
+    parser.add_argument(
+        '--normalize', action='store_true', help='take pixel values (BGR) and normalise inside'
+    )
+    parser.add_argument('--exporter', choices=EXPORTERS, default='dynamo')
+    parser.add_argument('--opset', type=int, default=18, help='of ONNX, default 18')
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'), help="default: the test pipeline's"
+    )
+    parser.add_argument('--image', help='for the comparison; default: the first of the test data')
+    parser.add_argument(
+        '--tolerance', type=float, default=1e-3, help='largest difference to accept, default 1e-3'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
+    )
+    args = vars(parser.parse_args())
+    config = Config.fromfile(args.pop('config'))
+    config.merge_from_dict(args.pop('cfg_options'))
+    try:
+        report = export_onnx(config, **args)
+    except (ExportError, OSError) as error:
+        raise SystemExit(f'nothing is written: {error}') from error
+    print(f'images    {report.input_shape}')
+    for name, shape in report.output_shapes.items():
+        print(f'{name:9} {shape}')
+    print(f'largest difference from PyTorch on {report.image}: {report.difference:.1e}')
+    print(f'written: {report.file} ({report.file.stat().st_size / 2**20:.1f} MiB)')
+
+
+if __name__ == '__main__':
+    main()
