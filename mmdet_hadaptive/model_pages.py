@@ -68,7 +68,7 @@ def render_pages(folder: Path) -> dict[Path, str]:
         }
         models.append(model)
         rows.append(_row(model, size, config))
-        options = pretrained_options(config)
+        options = _pretrained_options(config)
         if options and not command:
             command = [f'python tools/train.py {model["Config"]} --cfg-options', *options]
 
@@ -112,24 +112,17 @@ def render_index(configs: Path) -> str:
     return yaml.safe_dump({'Import': files})
 
 
-def pretrained_options(config: Config, checkpoint: str = 'CHECKPOINT') -> list[str]:
-    """The overrides by which a detector's backbone starts from a pre-trained classifier.
-
-    Args:
-        config: The config of the detector.
-        checkpoint: The classifier's checkpoint.
-
-    Returns:
-        Words for ``--cfg-options``; none if the backbone is not :class:`HadaptiveNet`.
-    """
-    if config.model.backbone.type != 'HadaptiveNet':
+def _pretrained_options(config: Config) -> list[str]:
+    """The overrides by which a Hadaptive-Net starts from a pre-trained classifier."""
+    backbone = config.model.backbone
+    if backbone.type != 'HadaptiveNet':
         return []
     values = {
         'init_cfg.type': 'Pretrained',
-        'init_cfg.checkpoint': checkpoint,
+        'init_cfg.checkpoint': 'CHECKPOINT',
         'init_cfg.prefix': 'backbone.',
     }
-    if 'eps' in config.model.backbone.get('norm_cfg', {}):
+    if 'eps' in backbone.get('norm_cfg', {}):
         # The classifiers have torch's.
         values['norm_cfg.eps'] = '1e-5'
     return [f'model.backbone.{key}={value}' for key, value in values.items()]
