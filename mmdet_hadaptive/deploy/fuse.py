@@ -88,11 +88,11 @@ def _fuse_stem(net: HadaptiveNet) -> None:
     if 0 in net.out_indices:
         return
     last, first = net.stem[-1], net.stage1[0]
-    fits = isinstance(last, ConvNormAct) and isinstance(first, ConvNormAct)
-    if fits and not hasattr(last, 'act') and first.conv.padding == (0, 0):
-        if _is_folded(last, first):
-            first.conv = _joined(last.conv, first.conv)
-            net.stem[-1] = nn.Identity()
+    if not (isinstance(last, ConvNormAct) and isinstance(first, ConvNormAct)):
+        return
+    if not hasattr(last, 'act') and first.conv.padding == (0, 0) and _is_folded(last, first):
+        first.conv = _joined(last.conv, first.conv)
+        net.stem[-1] = nn.Identity()
 
 
 def _fuse_bottleneck(block: AdaptiveBottleneck) -> None:

@@ -63,27 +63,29 @@ class SelectedProducts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C + P', H, W)."""
         u = self.pointwise(x)
+        channels = u.shape[1]
         if self.scorer is None:
             selected = u[:, : self.num_selected]
-            left, right = (
-                selected.index_select(1, self.first),
-                selected.index_select(1, self.second),
-            )
         else:
             chosen = self.scorer(x).topk(self.num_selected, dim=1).indices
-            # Whole planes, which are copied faster than single values are gathered.
-            planes = u.flatten(0, 1)
-            chosen = chosen + u.shape[1] * torch.arange(u.shape[0], device=u.device)[:, None]
-            left, right = (
-                planes.index_select(0, chosen.index_select(1, which).flatten()).unflatten(
-                    0, (u.shape[0], -1)
-                )
-                for which in (self.first, self.second)
-            )
-        products = left * right
+            # Indices of whole planes: their copies are cheaper than a gather of single values.
+            images = torch.arange(u.shape[0], device=u.device)[:, None]
+            selected = u.flatten(0, 1)[images * channels + chosen]
+        products = selected.index_select(1, self.first).mul_(selected.index_select(1, self.second))
         if self.knee is not None:
-            products = products / (products.abs() + self.knee)
-        return torch.cat([u, products + self.shift], dim=1)
+            products = products.div_(products.abs().add_(self.knee))
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return torch.cat([u, products + self.shift], dim=1)
+        # Without a graph, the last operation writes to its place.
+        y = torch.empty(
+            (len(u), self.out_channels, *u.shape[2:]),
+            dtype=u.dtype,
+            device=u.device,
+            memory_format=torch.channels_last,
+        )
+        y[:, :channels] = u
+        torch.add(products, self.shift, out=y[:, channels:])
+        return y
 
 
 class SplitDepthwise(nn.Module):
