@@ -52,15 +52,14 @@ def fuse_for_inference(model: Model) -> Model:
     fused = copy.deepcopy(model)
     # Some of MMDetection's modules do not return themselves from eval().
     fused.eval()
-    fused.requires_grad_(False)
     _separate_shared_convolutions(fused)
     fuse_conv_bn(fused)
-    fused.requires_grad_(False)
     for module in list(fused.modules()):
         if isinstance(module, HadaptiveNet):
             _fuse_stem(module)
         if isinstance(module, AdaptiveBottleneck) and _is_folded(module):
             _fuse_bottleneck(module)
+    fused.requires_grad_(False)
     return fused.to(memory_format=torch.channels_last)
 
 
@@ -158,6 +157,6 @@ def _convolution(
     conv = nn.Conv2d(
         weight.shape[1] * groups, weight.shape[0], weight.shape[2:], stride, padding, groups=groups
     )
-    conv.weight = nn.Parameter(weight, requires_grad=False)
-    conv.bias = nn.Parameter(bias, requires_grad=False)
+    conv.weight = nn.Parameter(weight)
+    conv.bias = nn.Parameter(bias)
     return conv
