@@ -110,25 +110,26 @@ def _train(run: Run, epochs: int, folder: Path, jobs: int, processes: int) -> di
     work_dir = folder / run.name
     test_dir = work_dir / 'test'
     work_dir.mkdir(parents=True, exist_ok=True)
-    start = ['-m', 'mmdet_hadaptive.mmdet_tools']
+    tools = ['-m', 'mmdet_hadaptive.mmdet_tools']
     settings = ['--cfg-options', f'randomness.seed={run.seed}', *run.options]
+    start, launcher = tools, []
     if processes > 1:
-        start = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-        start += ['-m', 'mmdet_hadaptive.mmdet_tools']
-        settings = ['--launcher', 'pytorch', *settings]
+        torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+        start, launcher = [*torchrun, *tools], ['--launcher', 'pytorch']
     _call(
         [
             *(*start, 'train.py', run.config, '--work-dir', work_dir),
-            *('--resume', '--auto-scale-lr', *settings),
+            *('--resume', '--auto-scale-lr', *launcher, *settings),
         ],
         work_dir / 'train.log',
         jobs * processes,
     )
     checkpoint = work_dir / f'epoch_{epochs}.pth'
+    # By one process: of several, all would write the metrics to the same file.
     _call(
-        [*start, 'test.py', run.config, checkpoint, '--work-dir', test_dir, *settings],
+        [*tools, 'test.py', run.config, checkpoint, '--work-dir', test_dir, *settings],
         work_dir / 'test.log',
-        jobs * processes,
+        jobs,
     )
     metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
     # MMDetection gives -1, or nothing, where no object is detected at all.
