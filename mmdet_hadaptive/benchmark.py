@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from .complexity import count_costs, input_size
+from .deploy import fuse_for_inference
 from .timing import measure_in_turn
 
 
@@ -25,8 +26,9 @@ class Entry:
 
     Attributes:
         name: Name of its config.
-        model: The detector with random weights, in eval mode and as it is used for inference:
-            branches that only training needs are merged where timm knows how.
+        model: The detector with random weights as it is used for inference: fused
+            (:func:`mmdet_hadaptive.deploy.fuse_for_inference`), and branches that only training
+            needs are merged where timm knows how.
         height: Height in pixels of the images that its config tests on.
         width: Width of these in pixels.
         parameters: Trainable parameters.
@@ -58,7 +60,7 @@ def load_entry(config: Path) -> Entry:
     """
     settings = Config.fromfile(config)
     init_default_scope(settings.get('default_scope', 'mmdet'))
-    model = MODELS.build(settings.model).eval()
+    model = MODELS.build(settings.model)
     if settings.model.backbone.type == 'mmpretrain.TIMMBackbone':
         # The other networks here need no timm.
         from timm.utils.model import reparameterize_model
@@ -72,6 +74,7 @@ def load_entry(config: Path) -> Entry:
     except RuntimeError:
         # What happens in some detectors depends on values.
         costs = [count_costs(part, height, width) for part in (model, model.backbone)]
+    model = fuse_for_inference(model)
     return Entry(config.stem, model, height, width, *costs[0], *costs[1])
 
 
@@ -93,9 +96,12 @@ def measure(
     for entry in entries:
         device = next(entry.model.parameters()).device
         images = torch.randn(batch, 3, entry.height, entry.width, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
         functions[f'PyTorch {entry.name}'] = _eager(entry.model, images)
         if onnx is not None and (file := onnx / f'{entry.name}.onnx').is_file():
-            functions[f'ONNX Runtime {entry.name}'] = _session(file, images.cpu().numpy(), threads)
+            functions[f'ONNX Runtime {entry.name}'] = _session(
+                file, images.contiguous().cpu().numpy(), threads
+            )
     times = measure_in_turn(functions, rounds, 3)
     for entry in entries:
         for runtime in ('PyTorch', 'ONNX Runtime'):

@@ -1,6 +1,7 @@
 """Compares parameters, multiply-accumulates and latency of detectors, all measured in turn.
 
-What is counted and timed is the network, without post-processing, with random weights.
+What is counted and timed is the network, without post-processing, with random weights; for the
+times all are fused alike.
 """
 
 import argparse

@@ -22,6 +22,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
+from ..deploy import fuse_for_inference
 from .errors import ExportError
 from .network import ExportNetwork, Mode
 from .preprocessing import Preprocessing, set_input_size
@@ -92,6 +93,9 @@ def export_onnx(
 ) -> ExportReport:
     """Exports a detector, runs it beside PyTorch on an image, and writes it if they agree.
 
+    What is exported is the fused copy (:func:`mmdet_hadaptive.deploy.fuse_for_inference`); it is
+    compared with the detector itself.
+
     The file's ``metadata_props`` hold, each in JSON: ``mode``, ``classes``, the attributes of
     :class:`Preprocessing`, and of mode 'nms' ``score_threshold``, ``iou_threshold``,
     ``candidates_per_level`` and ``max_detections``.
@@ -128,7 +132,7 @@ def export_onnx(
         set_input_size(config, *size)
     preprocessing = Preprocessing.from_config(config)
     detector, classes = _load_detector(config, checkpoint)
-    network = ExportNetwork(detector, mode, preprocessing, normalize)
+    network = ExportNetwork(fuse_for_inference(detector), mode, preprocessing, normalize)
     image = str(image or _first_image(config))
     resized = _run_pipeline(config, image)
     remaining = preprocessing.outside() if normalize else preprocessing
@@ -156,7 +160,7 @@ def export_onnx(
 
     session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
     actual = session.run(None, {session.get_inputs()[0].name: inputs})
-    expected = _expected(network, preprocessing, resized, len(inputs))
+    expected = _expected(detector, mode, preprocessing, resized, len(inputs))
     if mode == 'nms':
         difference = _detection_difference(expected, actual)
     else:
@@ -289,26 +293,27 @@ def _convert(
 
 
 def _expected(
-    network: ExportNetwork, preprocessing: Preprocessing, resized: np.ndarray, batch: int
+    detector: BaseModel, mode: Mode, preprocessing: Preprocessing, resized: np.ndarray, batch: int
 ) -> list:
     """PyTorch's outputs, with MMDetection's own preprocessing; of 'nms' its detections."""
-    detector = network.detector
     images = [torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))]
     images.append(images[0].flip(-1))
     data = dict(inputs=[images[i % 2] for i in range(batch)], data_samples=None)
     with torch.no_grad():
         inputs = detector.data_preprocessor(data)['inputs']
         height, width = (
-            edge - given for edge, given in zip(network.input_size, inputs.shape[2:], strict=True)
+            edge - given
+            for edge, given in zip(preprocessing.input_size, inputs.shape[2:], strict=True)
         )
         value = detector.data_preprocessor.pad_value
         inputs = torch.nn.functional.pad(inputs, (0, width, 0, height), value=value)
-        if network.mode == 'nms':
+        if mode == 'nms':
             samples = [
-                DetDataSample(metainfo=dict(img_shape=network.input_size)) for _ in range(batch)
+                DetDataSample(metainfo=dict(img_shape=preprocessing.input_size))
+                for _ in range(batch)
             ]
             return [s.pred_instances for s in detector.predict(inputs, samples, rescale=False)]
-        reference = ExportNetwork(detector, network.mode, preprocessing)
+        reference = ExportNetwork(detector, mode, preprocessing)
         return [output.numpy() for output in reference(inputs)]
 
 
