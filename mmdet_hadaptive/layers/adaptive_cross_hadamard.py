@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from ..ops import gather_channels, gumbel_top_k, pairwise_products
+from ..ops import append_products, gather_channels, gumbel_top_k, pairwise_products
 from .dysoft import DySoft
 from .eca import ECAScorer
 from .loss_scale import current_loss_scale
@@ -112,13 +112,18 @@ class AdaptiveCrossHadamard(nn.Module):
             Shape (B, C + s(s-1)/2, H, W).
         """
         u = self.norm(self.pointwise(x))
-        selected = self._select(u, noise)
-        return torch.cat([u, self.product_norm(pairwise_products(selected))], dim=1)
+        indices, scale = self._select(u, noise)
+        norm = self.product_norm
+        if isinstance(norm, DySoft):
+            return append_products(u, indices, scale, norm.alpha, norm.weight, norm.bias)
+        selected = gather_channels(u, indices) * scale[:, :, None, None]
+        return torch.cat([u, norm(pairwise_products(selected))], dim=1)
 
-    def _select(self, u: Tensor, noise: Tensor | None) -> Tensor:
-        """Takes (B, s, H, W) from (B, C, H, W)."""
+    def _select(self, u: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Indices (B, s) of the chosen channels, and ones (B, s) that carry their gradient."""
+        ones = u.new_ones(len(u), self.num_selected)
         if self.scorer is None:
-            return u[:, : self.num_selected]
+            return torch.arange(self.num_selected, device=u.device).expand(len(u), -1), ones
         scores = self.scorer(u)
         if self.training:
             needs_rule = self.adapt_temperature and self.scorer.conv.weight.requires_grad
@@ -132,13 +137,11 @@ class AdaptiveCrossHadamard(nn.Module):
                 noise,
                 reverse_gradient=self.straight_through == 'reversed',
             )
-            selected = gather_channels(u, indices) * scale[:, :, None, None]
         else:
-            indices = scores.topk(self.num_selected, dim=1).indices
-            selected = gather_channels(u, indices)
+            indices, scale = scores.topk(self.num_selected, dim=1).indices, ones
         if self.on_selection is not None:
             self.on_selection(scores.detach(), indices)
-        return selected
+        return indices, scale
 
     def extra_repr(self) -> str:
         """Names the selection."""

@@ -42,4 +42,9 @@ class GhostExpansion(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Expands (B, in_channels, H, W) to (B, out_channels, H, W)."""
         primary = self.primary(x)
-        return torch.cat([primary, self.cheap(primary)], dim=1)
+        cheap = self.cheap(primary)
+        if cheap.requires_grad and not torch.compiler.is_compiling():
+            # Otherwise a part of the gradient of the result, with gaps, for which the backward
+            # pass of a batch normalisation is several times slower in channels_last.
+            cheap.register_hook(torch.clone)
+        return torch.cat([primary, cheap], dim=1)

@@ -1,0 +1,184 @@
+"""What is compared in ``docs/performance.md``: for each comparison, ours and the other side."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from .deploy import fuse_for_inference
+from .layers import AdaptiveCrossHadamard
+from .ops import append_products, gumbel_top_k
+
+Functions = dict[str, Callable[[], object]]
+_EDGE = 320
+_BATCH = 16
+
+
+def eager_backbone() -> Functions:
+    """The fused small backbone and the plain one in PyTorch, one image of 320 x 320."""
+    net = _backbone(type='HadaptiveNet', arch='small', out_indices=(3, 4))
+    fused = fuse_for_inference(net)
+    image = torch.randn(1, 3, _EDGE, _EDGE)
+    return {
+        'ours': torch.inference_mode()(lambda: fused(image)),
+        'other': torch.inference_mode()(lambda: net(image)),
+    }
+
+
+def onnx_backbone(arch: str, threads: int) -> Functions:
+    """A fused backbone and MMDetection's MobileNetV2 (as in its SSDLite) in ONNX Runtime.
+
+    Args:
+        arch: 'small', 'medium' or 'large'.
+        threads: Threads of ONNX Runtime.
+    """
+    ours = fuse_for_inference(_backbone(type='HadaptiveNet', arch=arch, out_indices=(3, 4)))
+    # The exporter and ONNX Runtime fold its batch normalisations.
+    other = _backbone(type='MobileNetV2', out_indices=(4, 7))
+    return {'ours': _onnx_runner(ours, threads), 'other': _onnx_runner(other, threads)}
+
+
+def layer(channels: int, num_selected: int, edge: int, whole: bool) -> Functions:
+    """Forward and backward pass of ACH and of its obvious formulation, batch of 16.
+
+    Args:
+        channels: Channels C.
+        num_selected: Selected channels s.
+        edge: Height and width of the map.
+        whole: Whether the pointwise convolution, its normalisation and the scores belong to it,
+            which are the same on both sides, or only what comes after them.
+    """
+    ach = AdaptiveCrossHadamard(channels, num_selected)
+    norm = ach.product_norm
+    x = torch.randn(_BATCH, channels, edge, edge, requires_grad=True)
+    grad = torch.randn(_BATCH, ach.out_channels, edge, edge)
+    scores = torch.randn(_BATCH, channels, requires_grad=True)
+    inputs = [x, *(ach if whole else norm).parameters(), *([] if whole else [scores])]
+
+    def obvious(u: Tensor, scores: Tensor) -> Tensor:
+        indices, scale = gumbel_top_k(scores, num_selected, ach.temperature.clone())
+        one_hot = F.one_hot(indices, channels).to(u.dtype) * scale[:, :, None]
+        selected = (one_hot @ u.flatten(2)).unflatten(2, u.shape[2:])
+        first, second = torch.triu_indices(num_selected, num_selected, 1)
+        return torch.cat([u, norm(selected[:, first] * selected[:, second])], dim=1)
+
+    def ours(u: Tensor, scores: Tensor) -> Tensor:
+        indices, scale = gumbel_top_k(scores, num_selected, ach.temperature.clone())
+        return append_products(u, indices, scale, norm.alpha, norm.weight, norm.bias)
+
+    def step(expand: Callable[[Tensor, Tensor], Tensor]) -> None:
+        u = ach.norm(ach.pointwise(x)) if whole else x
+        y = expand(u, ach.scorer(u) if whole else scores)
+        torch.autograd.grad(y, inputs, grad)
+
+    return {'ours': lambda: step(ours), 'other': lambda: step(obvious)}
+
+
+def training_step(config: Path) -> Functions:
+    """One training step of a detector and of MMDetection's SSDLite with MobileNetV2.
+
+    Batch of 16 images of 320 x 320 with four random boxes each: forward pass, loss, backward
+    pass, SGD; both in the memory format ``channels_last``.
+
+    Args:
+        config: The config of the detector.
+    """
+    init_default_scope('mmdet')
+    settings = {
+        'ours': Config.fromfile(config).model,
+        'other': Config.fromstring(
+            "_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'", '.py'
+        ).model,
+    }
+    images = torch.randn(_BATCH, 3, _EDGE, _EDGE)
+    images = images.contiguous(memory_format=torch.channels_last)
+    samples = [_sample() for _ in range(_BATCH)]
+    return {name: _trainer(own, images, samples) for name, own in settings.items()}
+
+
+def peak_memory(function: Callable[[], object]) -> int:
+    """The most memory that a call holds at once on the CPU, in bytes, by torch's profiler.
+
+    Args:
+        function: Leaves nothing behind and frees nothing of before.
+    """
+    function()
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        function()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'trace.json'
+        profile.export_chrome_trace(str(file))
+        events = json.loads(file.read_text())['traceEvents']
+    changes = sorted((e['ts'], e['args']['Bytes']) for e in events if e['name'] == '[memory]')
+    held = peak = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _backbone(**config: Any) -> nn.Module:
+    net = MODELS.build(config)
+    _initialise(net)
+    net.eval()
+    return net
+
+
+def _initialise(model: nn.Module) -> None:
+    # MMEngine lists every parameter otherwise.
+    MMLogger.get_current_instance().setLevel('ERROR')
+    model.init_weights()
+
+
+def _onnx_runner(net: nn.Module, threads: int) -> Callable[[], object]:
+    # An extra of the package.
+    import onnxruntime
+
+    image = torch.randn(1, 3, _EDGE, _EDGE)
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / 'net.onnx')
+        torch.onnx.export(net, (image,), file, dynamo=False, opset_version=17)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
+    inputs = {session.get_inputs()[0].name: image.numpy()}
+    return lambda: session.run(None, inputs)
+
+
+def _sample() -> DetDataSample:
+    corner, size = torch.rand(4, 2) * _EDGE / 2, 16 + torch.rand(4, 2) * (_EDGE / 2 - 16)
+    shape = (_EDGE, _EDGE)
+    return DetDataSample(
+        metainfo=dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape),
+        gt_instances=InstanceData(
+            bboxes=torch.cat([corner, corner + size], dim=1), labels=torch.randint(80, (4,))
+        ),
+    )
+
+
+def _trainer(config: Any, images: Tensor, samples: list[DetDataSample]) -> Callable[[], object]:
+    model = MODELS.build(config)
+    _initialise(model)
+    model.train()
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=4e-5)
+
+    def step() -> None:
+        loss, _ = model.parse_losses(model.loss(images, samples))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
