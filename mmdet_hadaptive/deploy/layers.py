@@ -32,7 +32,9 @@ class SelectedProducts(nn.Module):
         self.num_selected = ach.num_selected
         self.pointwise = ach.pointwise
         self.scorer = None if ach.scorer is None else _pooled_scorer(ach)
-        first, second = torch.triu_indices(self.num_selected, self.num_selected, 1)
+        first, second = torch.triu_indices(
+            self.num_selected, self.num_selected, 1, device=ach.pointwise.weight.device
+        )
         surplus = self.out_channels - ach.out_channels
         nothing = first.new_zeros(surplus)
         self.register_buffer('first', torch.cat([first, nothing]), persistent=False)
