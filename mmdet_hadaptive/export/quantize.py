@@ -72,8 +72,8 @@ def quantize_onnx(
     files = _training_images(config, json.loads(metadata['classes']), num_images)
     with TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / 'prepared.onnx', Path(folder) / 'quantized.onnx'
-        # Folds constants, so that all weights are found. The shapes of the network are known
-        # without the symbolic inference, which needs another package.
+        # Folds constants, as ONNX Runtime advises. Its symbolic inference of shapes gets those
+        # of the non-maximum suppression wrong; those of the network are known without it.
         quant_pre_process(exported, str(prepared), skip_symbolic_shape=True)
         convolutions = _convolutions(onnx.load(prepared))
         quantize_static(
