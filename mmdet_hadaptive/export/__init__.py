@@ -1,4 +1,4 @@
-"""Detectors as ONNX files: written, checked against PyTorch, and evaluated."""
+"""Detectors as ONNX files: written, checked against PyTorch, quantised, and evaluated."""
 
 from importlib.util import find_spec
 
@@ -13,6 +13,7 @@ from .evaluation import OnnxDetector, evaluate_onnx  # noqa: E402
 from .export import EXPORTERS, ExportReport, export_onnx  # noqa: E402
 from .network import MODES, ExportNetwork  # noqa: E402
 from .preprocessing import Preprocessing  # noqa: E402
+from .quantize import QuantizationReport, quantize_onnx  # noqa: E402
 
 __all__ = [
     'EXPORTERS',
@@ -22,6 +23,8 @@ __all__ = [
     'ExportReport',
     'OnnxDetector',
     'Preprocessing',
+    'QuantizationReport',
     'evaluate_onnx',
     'export_onnx',
+    'quantize_onnx',
 ]

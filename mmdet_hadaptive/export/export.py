@@ -134,7 +134,7 @@ def export_onnx(
     detector, classes = _load_detector(config, checkpoint)
     network = ExportNetwork(fuse_for_inference(detector), mode, preprocessing, normalize)
     image = str(image or _first_image(config))
-    resized = _run_pipeline(config, image)
+    resized = run_pipeline(config, image)
     remaining = preprocessing.outside() if normalize else preprocessing
     # Two different images, so that a batch that is mixed up is found out.
     examples = [remaining.canvas(x) for x in (resized, np.ascontiguousarray(resized[:, ::-1]))]
@@ -172,7 +172,7 @@ def export_onnx(
             'exporter (--exporter) or opset (--opset) changes that. Where scores nearly tie, the '
             'selection of channels or of boxes may differ by chance; --tolerance accepts it'
         )
-    _write(content, out)
+    write_whole(content, out)
     return ExportReport(
         file=out,
         input_shape=tuple(session.get_inputs()[0].shape),
@@ -238,8 +238,19 @@ def _first_image(config: Config) -> str:
         ) from error
 
 
-def _run_pipeline(config: Config, image: str) -> np.ndarray:
-    """The image after the test pipeline, (H, W, 3), uint8, BGR."""
+def run_pipeline(config: Config, image: str) -> np.ndarray:
+    """Runs the test pipeline on an image.
+
+    Args:
+        config: A detector's.
+        image: Its file.
+
+    Returns:
+        The image as the data preprocessor gets it: (H, W, 3), uint8, BGR.
+
+    Raises:
+        ExportError: If there is no such file.
+    """
     if not Path(image).is_file():
         raise ExportError(f'{image}: no such image, name another with --image')
     pipeline = config.test_dataloader.dataset.pipeline
@@ -332,8 +343,16 @@ def _detection_difference(expected: list, actual: list[np.ndarray]) -> float:
     return largest
 
 
-def _write(content: bytes, out: Path) -> None:
-    """Writes a file whole or not at all."""
+def write_whole(content: bytes, out: Path) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+        content: What it is to hold.
+        out: Its place; missing folders are made.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     unfinished = out.with_name(out.name + '.unfinished')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -121,9 +121,9 @@ class AdaptiveCrossHadamard(nn.Module):
 
     def _select(self, u: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """Indices (B, s) of the chosen channels, and ones (B, s) that carry their gradient."""
-        ones = u.new_ones(len(u), self.num_selected)
+        ones = u.new_ones(u.shape[0], self.num_selected)
         if self.scorer is None:
-            return torch.arange(self.num_selected, device=u.device).expand(len(u), -1), ones
+            return torch.arange(self.num_selected, device=u.device).expand(u.shape[0], -1), ones
         scores = self.scorer(u)
         if self.training:
             needs_rule = self.adapt_temperature and self.scorer.conv.weight.requires_grad
