@@ -44,7 +44,8 @@ def test_detectors_of_all_kinds_work(source, size, tmp_path):
     assert config.model.backbone.type == 'HadaptiveNet'
     assert proof.costs.backbone_parameters < 0.7e6
     assert proof.costs.parameters < before.parameters
-    assert proof.costs.macs < before.macs
+    # Of two-stage detectors the others depend on how many proposals the weights make.
+    assert proof.costs.backbone_macs < before.backbone_macs
     # What does not depend on the backbone stays the source's.
     theirs = load_source(f'mmdet::{source}')
     assert config.train_dataloader == theirs.train_dataloader

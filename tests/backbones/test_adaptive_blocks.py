@@ -114,7 +114,7 @@ def test_other_openmmlab_libraries_find_it():
     code = (
         'import mmdet_hadaptive\n'
         'from mmengine.registry import MODELS, Registry\n'
-        "child = Registry('model', parent=MODELS, scope='mmpretrain')\n"
+        "child = Registry('model', parent=MODELS, scope='mmseg')\n"
         "print(child.build(dict(type='HadaptiveNet', out_indices=(5,))).out_channels)\n"
     )
     assert run_without_mmdet(code) == '(960,)'
