@@ -1,4 +1,4 @@
-"""Makes an exported model smaller: its convolutions compute with 8-bit integers."""
+"""Makes an exported model smaller: its dense convolutions compute with 8-bit integers."""
 
 import json
 from collections.abc import Iterator
@@ -41,10 +41,10 @@ def quantize_onnx(
 ) -> QuantizationReport:
     """Quantises an exported model with ONNX Runtime's static quantisation (INT8, QDQ format).
 
-    The two-dimensional convolutions get int8 weights, with a scale for each output channel, and
-    uint8 inputs and outputs. Their ranges are the least and the largest values on training images,
-    which go through the test pipeline. All else stays in float32: the scorers that select
-    channels, the products of ACH, decoding and non-maximum suppression.
+    The dense two-dimensional convolutions get int8 weights, with a scale for each output channel,
+    and uint8 inputs and outputs. Their ranges are the least and the largest values on training
+    images, which go through the test pipeline. All else stays in float32: depthwise convolutions,
+    the scorers that select channels, the products of ACH, decoding and non-maximum suppression.
 
     The metadata stays the same, so that whatever runs the exported model runs this one.
 
@@ -169,10 +169,15 @@ def _training_images(config: Config, classes: list[str], number: int) -> list[st
 
 
 def _convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions of maps; those of the scorers are one-dimensional."""
-    sizes = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    """Names of the dense convolutions of maps.
+
+    Those of the scorers are one-dimensional. Depthwise ones are faster in float32.
+    """
+    dense = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if len(tensor.dims) == 4 and tensor.dims[1] > 1
+    }
     return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == 'Conv' and sizes.get(node.input[1]) == 4
+        node.name for node in model.graph.node if node.op_type == 'Conv' and node.input[1] in dense
     ]

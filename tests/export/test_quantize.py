@@ -39,7 +39,7 @@ def quantized(trained, exported):
     return out
 
 
-def test_convolutions_of_maps_are_quantised_and_nothing_else(quantized):
+def test_dense_convolutions_are_quantised_and_nothing_else(quantized):
     model = onnx.load(quantized)
     made_by = {output: node for node in model.graph.node for output in node.output}
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
@@ -51,11 +51,15 @@ def test_convolutions_of_maps_are_quantised_and_nothing_else(quantized):
         if source := sources[1]:
             weight, scale = source.input[:2]
             assert len(shapes[weight]) == 4
+            assert shapes[weight][1] > 1
             # One for each output channel.
             assert tuple(shapes[scale]) == (shapes[weight][0],)
         else:
-            assert len(shapes[node.input[1]]) == 3
-    assert kinds == {('DequantizeLinear',) * 3, ('Unsqueeze', None)}
+            # The scorer's, or depthwise.
+            shape = shapes[node.input[1]]
+            assert len(shape) == 3 or shape[1] == 1
+    assert ('DequantizeLinear',) * 3 in kinds
+    assert ('Unsqueeze', None) in kinds
     # Nothing takes quantised values but what turns them into numbers again.
     for node in model.graph.node:
         sources = {made_by[name].op_type for name in node.input if name in made_by}
@@ -71,7 +75,7 @@ def test_metadata_stay_and_the_weights_shrink(exported, quantized):
         sum(len(tensor.raw_data) for tensor in model.graph.initializer if len(tensor.dims) == 4)
         for model in models
     )
-    assert 0 < after < 0.3 * before
+    assert 0 < after < 0.5 * before
     sessions = [
         onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
         for file in (exported, quantized)
