@@ -125,6 +125,8 @@ def _session(file: Path, images: np.ndarray, threads: int) -> Callable[[], objec
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait by turning round would slow down whoever has the next turn.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
     inputs = {session.get_inputs()[0].name: images}
     return lambda: session.run(None, inputs)

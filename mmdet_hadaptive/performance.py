@@ -152,6 +152,8 @@ def _onnx_runner(net: nn.Module, threads: int) -> Callable[[], object]:
         torch.onnx.export(net, (image,), file, dynamo=False, opset_version=17)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that wait by turning round would slow down whoever has the next turn.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
     inputs = {session.get_inputs()[0].name: image.numpy()}
     return lambda: session.run(None, inputs)
