@@ -1,4 +1,8 @@
-"""Puts Hadaptive-Net into a detector of MMDetection: writes a thin config, and proves it."""
+"""Puts Hadaptive-Net into a detector of MMDetection: writes a thin config, and proves it.
+
+The MACs of two-stage detectors contain what their heads do with the proposals of random weights,
+whose number differs.
+"""
 
 import argparse
 from pathlib import Path
