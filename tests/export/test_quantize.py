@@ -55,11 +55,13 @@ def test_dense_convolutions_are_quantised_and_nothing_else(quantized):
             # One for each output channel.
             assert tuple(shapes[scale]) == (shapes[weight][0],)
         else:
-            # The scorer's, or depthwise.
-            shape = shapes[node.input[1]]
-            assert len(shape) == 3 or shape[1] == 1
+            # Depthwise.
+            assert shapes[node.input[1]][1] == 1
     assert ('DequantizeLinear',) * 3 in kinds
-    assert ('Unsqueeze', None) in kinds
+    assert None in {weight for _, weight, *_ in kinds}
+    scorers = [node for node in model.graph.node if node.op_type == 'Gemm']
+    assert scorers
+    assert not any(name in made_by for node in scorers for name in node.input[1:])
     # Nothing takes quantised values but what turns them into numbers again.
     for node in model.graph.node:
         sources = {made_by[name].op_type for name in node.input if name in made_by}
