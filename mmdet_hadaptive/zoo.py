@@ -130,7 +130,8 @@ def write_table(outcomes: list[Outcome], out: Path, arch: str, command: str, whe
         'is finite, the gradient reaches the first convolution of the backbone, and a prediction '
         'is finite. It says nothing about accuracy. The config of a folder is the simplest by its '
         'name (ResNet-50, the shortest) that has a backbone to exchange. *Source fails too* '
-        'means that the config as it is in MMDetection ends here with the same error.',
+        'means that the config as it is in MMDetection ends here with the same error. BoxInst, LAD '
+        'and PAA need scikit-image or scikit-learn to be installed.',
         '',
         '; '.join(
             f'{counts[status]} {status}'
