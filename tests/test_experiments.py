@@ -1,6 +1,7 @@
 import argparse
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,12 @@ def test_backbones_of_timm_load_its_weights():
     path = ROOT / 'configs/baselines/ssdlite_starnet-s1_8xb24-600e_coco.py'
     options = pretrained_options(Config.fromfile(path), 'unused.pth')
     assert overridden(path, options).model.backbone.pretrained is True
+
+
+def test_suites_name_configs_that_exist():
+    suites = runpy.run_path(str(ROOT / 'tools/run_benchmark.py'))['SUITES']
+    for names, seeds in suites.values():
+        assert seeds
+        assert len(set(names)) == len(names)
+        for name in names:
+            assert (ROOT / 'configs' / name).is_file(), name

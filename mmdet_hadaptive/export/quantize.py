@@ -171,7 +171,8 @@ def _training_images(config: Config, classes: list[str], number: int) -> list[st
 def _convolutions(model: onnx.ModelProto) -> list[str]:
     """Names of the dense convolutions of maps.
 
-    Those of the scorers are one-dimensional. Depthwise ones are faster in float32.
+    Scorers have one-dimensional ones, unless they were fused into matrix products. Depthwise ones
+    are faster in float32.
     """
     dense = {
         tensor.name
