@@ -146,7 +146,7 @@ def test_gradient_clipping(train, plain):
     assert differences(record, plain)[1] < 0.05
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device and torch for it')
+@pytest.mark.gpu
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_amp_on_a_gpu(train, plain, dtype):
     record = train(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=512.0)))

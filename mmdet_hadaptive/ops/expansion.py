@@ -1,13 +1,22 @@
 """The expansion of Adaptive Cross-Hadamard in one step that stores next to nothing."""
 
+import os
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from . import expansion_torch
 from .products import pairwise_products
 from .selection import gather_channels
+
+# The oldest whose interpreter computes the kernels right, and so the oldest they are tested with.
+_OLDEST_TRITON = (3, 2)
 
 
 def append_products(
@@ -20,6 +29,10 @@ def append_products(
     q' = alpha q (DySoft). The backward pass recomputes the products, and of the forward pass only
     the result is stored, which a convolution behind stores anyway: it must not be changed in
     place. Values below single precision are computed in single precision and rounded once.
+
+    On CUDA devices of compute capability 7.0 and higher (or ROCm), Triton's kernels do this if
+    Triton 3.2 or later is installed, which comes with torch 2.6 and later there; with the
+    environment variable HADAPTIVE_TRITON=0 torch's operations do, as everywhere else.
 
     Source: arXiv 2505.22226 v2, section 3.
 
@@ -34,6 +47,9 @@ def append_products(
 
     Returns:
         Shape (B, C + s(s-1)/2, H, W), dtype and memory format of ``u``.
+
+    Raises:
+        ValueError: If HADAPTIVE_TRITON is neither 0 nor 1.
     """
     # A graph is to hold torch's own operations, which a compiler fuses by itself.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -45,24 +61,38 @@ def _composed(
     u: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     """The same as a composition of torch's differentiable operations."""
-    selected = (gather_channels(u, indices) * scale[:, :, None, None].to(u.dtype)).to(_wide(u))
-    bounded = F.softsign(alpha * pairwise_products(selected))
+    selected = gather_channels(u, indices) * scale[:, :, None, None].to(u.dtype)
+    wide = torch.promote_types(u.dtype, torch.float32)
+    bounded = F.softsign(alpha * pairwise_products(selected.to(wide)))
     products = bounded * weight[:, None, None] + bias[:, None, None]
     return torch.cat([u, products.to(u.dtype)], dim=1)
 
 
-def _wide(u: Tensor) -> torch.dtype:
-    return torch.promote_types(u.dtype, torch.float32)
+def _kernels(u: Tensor) -> ModuleType:
+    """What computes the products of u: Triton's kernels on CUDA devices, or torch's operations."""
+    if u.is_cuda and u.numel() and _has_triton(u.device):
+        from . import expansion_triton
+
+        return expansion_triton
+    return expansion_torch
 
 
-def _planes(u: Tensor, indices: Tensor) -> Tensor:
-    """The selected channels as (s, B, H * W), in which any range of channels is one block."""
-    return gather_channels(u, indices).transpose(0, 1).flatten(2).to(_wide(u)).contiguous()
+@lru_cache
+def _has_triton(device: torch.device) -> bool:
+    wanted = os.environ.get('HADAPTIVE_TRITON', '1')
+    if wanted not in ('0', '1'):
+        raise ValueError(
+            f'the environment variable HADAPTIVE_TRITON must be 0 or 1, got {wanted!r}: leave it '
+            "unset to have Triton's kernels used where they can run"
+        )
+    if wanted == '0' or not find_spec('triton'):
+        return False
+    version = tuple(map(int, import_module('triton').__version__.split('.')[:2]))
+    capability = torch.cuda.get_device_capability(device)
+    return version >= _OLDEST_TRITON and (bool(torch.version.hip) or capability >= (7, 0))
 
 
 class _AppendProducts(torch.autograd.Function):
-    """Goes through the pairs by their first channel: what a step computes stays in the cache."""
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -73,73 +103,38 @@ class _AppendProducts(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        channels, selected = u.shape[1], indices.shape[1]
-        channels_last = u.is_contiguous(memory_format=torch.channels_last)
+        channels = u.shape[1]
         y = torch.empty(
             (len(u), channels + len(weight), *u.shape[2:]),
             dtype=u.dtype,
             device=u.device,
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+            memory_format=_memory_format(u),
         )
         y[:, :channels] = u
-        products = y[:, channels:].transpose(0, 1).flatten(2)
-        z = _planes(u, indices) * scale.t()[:, :, None]
-        weight_, bias_ = weight[:, None, None], bias[:, None, None]
-        stop = 0
-        for i in range(selected - 1):
-            start, stop = stop, stop + selected - 1 - i
-            scaled = z[i + 1 :] * (alpha * z[i])
-            bounded = scaled.div_(scaled.abs().add_(1))
-            out = products[start:stop]
-            torch.addcmul(bias_[start:stop], bounded, weight_[start:stop], out=out)
+        _kernels(u).expand(y, indices, scale, alpha, weight, bias)
         ctx.save_for_backward(y, indices, scale, alpha, weight, bias)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, indices, scale, alpha, weight, bias = ctx.saved_tensors
-        channels, selected = y.shape[1] - len(weight), indices.shape[1]
-        u = y[:, :channels]
+        channels = y.shape[1] - len(weight)
         if torch.is_grad_enabled():
             # Gradients of gradients are asked for. The views keep these steps apart from those
             # that have led to y, which depends on the same parameters.
-            inputs = [value.view_as(value) for value in (u, scale, alpha, weight, bias)]
+            inputs = [v.view_as(v) for v in (y[:, :channels], scale, alpha, weight, bias)]
             composed = _composed(inputs[0], indices, *inputs[1:])
             wanted = [value for value in inputs if value.requires_grad]
             grads = iter(torch.autograd.grad(composed, wanted, grad, create_graph=True))
             of_u, *others = (next(grads) if value.requires_grad else None for value in inputs)
             return of_u, None, *others
-        planes = _planes(u, indices)
-        factors = scale.t()[:, :, None]
-        z = planes * factors
-        grad_products = grad[:, channels:].transpose(0, 1).flatten(2)
-        grad_z = torch.zeros_like(z)
-        grad_weight = torch.empty_like(weight, dtype=z.dtype)
-        weight_ = weight[:, None, None]
-        stop = 0
-        for i in range(selected - 1):
-            start, stop = stop, stop + selected - 1 - i
-            others = z[i + 1 :]
-            scaled = others * (alpha * z[i])
-            divisor = scaled.abs().add_(1)
-            g = torch.div(grad_products[start:stop], divisor, out=torch.empty_like(divisor))
-            grad_weight[start:stop] = scaled.mul_(g).sum((1, 2))
-            g.div_(divisor).mul_(weight_[start:stop])
-            grad_z[i] += torch.mul(others, g, out=scaled).sum(0)
-            grad_z[i + 1 :].addcmul_(g, z[i])
-        # Both factors of every product count it once.
-        grad_alpha = (grad_z * z).sum().view(1) / 2
-        grad_z *= alpha
-        grad_u = grad[:, :channels].clone()
-        grad_scale = (grad_z * planes).sum(2).t()
-        rows = (grad_z * factors).transpose(0, 1).unflatten(2, u.shape[2:]).to(u.dtype)
-        grad_u.scatter_add_(1, indices[:, :, None, None].expand_as(rows), rows)
-        grad_bias = grad_products.sum((1, 2), dtype=z.dtype)
-        return (
-            grad_u,
-            None,
-            grad_scale.to(scale.dtype),
-            grad_alpha.to(alpha.dtype),
-            grad_weight.to(weight.dtype),
-            grad_bias.to(bias.dtype),
-        )
+        grad_u = grad[:, :channels].clone(memory_format=_memory_format(y))
+        of_parameters = _kernels(y).expand_backward(grad_u, grad, y, indices, scale, alpha, weight)
+        parameters = (scale, alpha, weight, bias)
+        casted = (g.to(p.dtype) for g, p in zip(of_parameters, parameters, strict=True))
+        return grad_u, None, *casted
+
+
+def _memory_format(u: Tensor) -> torch.memory_format:
+    channels_last = u.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -1,8 +1,35 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdet_hadaptive.ops import append_products, expansion
+from mmdet_hadaptive.ops import append_products, expansion, expansion_torch
+
+COMPILE_KERNELS = Path(__file__).parent / 'compile_kernels.py'
+
+
+@pytest.fixture(params=['torch', 'interpreter', pytest.param('gpu', marks=pytest.mark.gpu)])
+def device(request, monkeypatch):
+    """Where the products are computed: by torch, or by Triton's kernels."""
+    if request.param == 'gpu':
+        assert expansion._has_triton(torch.device('cuda'))
+        return 'cuda'
+    if request.param == 'interpreter':
+        kernels = interpreted_kernels()
+        monkeypatch.setattr(expansion, '_kernels', lambda u: kernels)
+    return 'cpu'
+
+
+def interpreted_kernels():
+    """Triton's kernels, which run without a GPU because of TRITON_INTERPRET (conftest.py)."""
+    if torch.cuda.is_available():
+        pytest.skip('runs where there is no CUDA device; the tests marked gpu run here')
+    pytest.importorskip('triton', reason='needs Triton, which is made for Linux')
+    from mmdet_hadaptive.ops import expansion_triton
+
+    return expansion_triton
 
 
 def slow(u, indices, scale, alpha, weight, bias):
@@ -18,13 +45,16 @@ def slow(u, indices, scale, alpha, weight, bias):
     return torch.stack(images)
 
 
-def arguments(shape=(2, 5, 3, 4), selected=3, dtype=torch.float64, channels_last=False):
+def arguments(
+    shape=(2, 5, 3, 4), selected=3, dtype=torch.float64, channels_last=False, device='cpu'
+):
     pairs = selected * (selected - 1) // 2
-    u = torch.randn(shape, dtype=dtype)
+    u = torch.randn(shape, dtype=dtype, device=device)
     if channels_last:
         u = u.contiguous(memory_format=torch.channels_last)
-    indices = torch.stack([torch.randperm(shape[1])[:selected] for _ in range(shape[0])])
-    others = [torch.randn(size, dtype=dtype) for size in ((shape[0], selected), 1, pairs, pairs)]
+    indices = torch.rand(shape[:2], device=device).argsort()[:, :selected]
+    sizes = ((shape[0], selected), 1, pairs, pairs)
+    others = [torch.randn(size, dtype=dtype, device=device) for size in sizes]
     return [u.requires_grad_(), indices, *(value.requires_grad_() for value in others)]
 
 
@@ -35,9 +65,9 @@ def gradients(function, inputs, weight):
 
 @pytest.mark.parametrize('channels_last', [False, True])
 @pytest.mark.parametrize('function', [append_products, expansion._composed])
-@pytest.mark.parametrize('selected', [2, 5])
-def test_equals_the_definition(function, selected, channels_last):
-    inputs = arguments((2, 6, 3, 4), selected, channels_last=channels_last)
+@pytest.mark.parametrize('selected', [2, 5, 6])
+def test_equals_the_definition(function, selected, channels_last, device):
+    inputs = arguments((2, 6, 3, 4), selected, channels_last=channels_last, device=device)
     expected = slow(*inputs)
     y = function(*inputs)
     assert torch.allclose(y, expected, atol=1e-12)
@@ -50,8 +80,8 @@ def test_equals_the_definition(function, selected, channels_last):
 
 
 @pytest.mark.parametrize('zero', ['alpha', 'weight'])
-def test_zero_parameters(zero):
-    inputs = arguments()
+def test_zero_parameters(zero, device):
+    inputs = arguments(device=device)
     with torch.no_grad():
         inputs[3 if zero == 'alpha' else 4].zero_()
     weight = torch.randn_like(slow(*inputs))
@@ -61,8 +91,8 @@ def test_zero_parameters(zero):
             assert torch.allclose(a, e, atol=1e-11)
 
 
-def test_gradcheck():
-    u, indices, *others = arguments()
+def test_gradcheck(device):
+    u, indices, *others = arguments((1, 4, 2, 2), device=device)
     # Nothing near the kink of the modulus, which is smooth but not twice differentiable.
     u = (u.detach().sign() * (u.detach().abs() + 0.3)).requires_grad_()
 
@@ -88,8 +118,9 @@ def test_gradients_of_gradients_where_some_inputs_are_fixed():
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_low_precision_rounds_once(dtype):
-    inputs = [v.to(dtype) if v.is_floating_point() else v for v in arguments((2, 8, 4, 4), 6)]
+def test_low_precision_rounds_once(dtype, device):
+    inputs = arguments((2, 8, 4, 4), 6, device=device)
+    inputs = [v.to(dtype) if v.is_floating_point() else v for v in inputs]
     inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in inputs]
     wide = [v.double() if v.is_floating_point() else v for v in inputs]
     y, expected = append_products(*inputs), slow(*wide)
@@ -103,8 +134,8 @@ def test_low_precision_rounds_once(dtype):
         assert (a.double() - w).abs().max() < 4 * torch.finfo(dtype).eps * w.abs().max()
 
 
-def test_stores_its_result_only():
-    inputs = arguments((4, 32, 8, 8), 16, torch.float32)
+def test_stores_its_result_only(device):
+    inputs = arguments((4, 32, 8, 8), 16, torch.float32, device=device)
     stored = []
 
     def note(value):
@@ -114,6 +145,66 @@ def test_stores_its_result_only():
     with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
         y = append_products(*inputs)
     assert sum(stored) < 1.05 * y.numel()
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_many_blocks(monkeypatch, channels_last, device):
+    # Maps and numbers that fill no block of any implementation.
+    monkeypatch.setattr(expansion_torch, '_BLOCK', 20_000)
+    inputs = arguments((3, 40, 13, 11), 21, torch.float64, channels_last, device)
+    expected = expansion._composed(*inputs)
+    assert torch.allclose(append_products(*inputs), expected, atol=1e-12)
+    weight = torch.randn_like(expected)
+    actual, wanted = (gradients(f, inputs, weight) for f in (append_products, expansion._composed))
+    for a, w in zip(actual, wanted, strict=True):
+        assert (a - w).abs().max() < 1e-12 * w.abs().max()
+
+
+def test_a_gradient_that_is_the_same_everywhere(device):
+    # sum() hands over a single number that stands for all.
+    inputs = arguments(device=device)
+    wanted = [value for value in inputs if value.requires_grad]
+    actual = torch.autograd.grad(append_products(*inputs).sum(), wanted)
+    expected = torch.autograd.grad(slow(*inputs).sum(), wanted)
+    for a, e in zip(actual, expected, strict=True):
+        assert torch.allclose(a, e, atol=1e-12)
+
+
+@pytest.mark.parametrize('shape', [(0, 5, 3, 4), (2, 5, 0, 4)])
+def test_empty_maps(shape, device):
+    inputs = arguments(shape, device=device)
+    y = append_products(*inputs)
+    assert y.shape == (shape[0], 8, *shape[2:])
+    wanted = [value for value in inputs if value.requires_grad]
+    for value, grad in zip(wanted, torch.autograd.grad(y.sum(), wanted), strict=True):
+        assert torch.equal(grad, torch.zeros_like(value))
+
+
+def test_triton_where_it_can_run(monkeypatch):
+    kernels = interpreted_kernels()
+    device = torch.device('cuda')
+    find = expansion._has_triton.__wrapped__
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
+    assert find(device)
+    monkeypatch.setattr(expansion, '_has_triton', find)
+    assert (
+        expansion._kernels(SimpleNamespace(is_cuda=True, numel=lambda: 1, device=device)) is kernels
+    )
+    assert expansion._kernels(torch.zeros(1)) is expansion_torch
+    monkeypatch.setenv('HADAPTIVE_TRITON', '0')
+    assert not find(device)
+    monkeypatch.setenv('HADAPTIVE_TRITON', 'no')
+    with pytest.raises(ValueError, match="HADAPTIVE_TRITON must be 0 or 1, got 'no'"):
+        find(device)
+    monkeypatch.delenv('HADAPTIVE_TRITON')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (6, 1))
+    assert not find(device)
+
+
+def test_kernels_compile_for_gpus(run, tmp_path):
+    pytest.importorskip('triton', reason='needs Triton, which is made for Linux')
+    output = run(COMPILE_KERNELS, cwd=tmp_path, env=dict(TRITON_INTERPRET='0'))
+    assert output.count('compiled') == 24
 
 
 def test_changing_the_result_in_place_is_refused():

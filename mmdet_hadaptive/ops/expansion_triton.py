@@ -1,0 +1,201 @@
+"""The expansion of Adaptive Cross-Hadamard as two Triton kernels, one for each direction.
+
+Both move little more than the result and its gradient through memory: products and selected
+channels are only ever in registers.
+"""
+
+import torch
+import triton
+from torch import Tensor
+from triton import language as tl
+
+# Elements of a tile, 16 for each thread of four warps.
+_TILE = 2048
+
+
+def expand(
+    y: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
+) -> None:
+    """Does on a GPU what :func:`.expansion_torch.expand` does, with the same arguments."""
+    channels, products = y.shape[1] - len(weight), len(weight)
+    maps = y.flatten(2)
+    # Long in the direction in which neighbours lie side by side in memory.
+    rows, columns = (16, _TILE // 16) if y.is_contiguous() else (_TILE // 16, 16)
+    grid = (triton.cdiv(maps.shape[2], columns), triton.cdiv(products, rows), len(y))
+    with torch.cuda.device_of(y):
+        _expand_kernel[grid](
+            *(maps, indices.contiguous(), scale.contiguous(), alpha, weight, bias),
+            *(channels, indices.shape[1], products, maps.shape[2], *maps.stride()),
+            WIDE=_wide(y),
+            ROWS=rows,
+            COLUMNS=columns,
+        )
+
+
+def expand_backward(
+    grad_u: Tensor,
+    grad: Tensor,
+    y: Tensor,
+    indices: Tensor,
+    scale: Tensor,
+    alpha: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Does on a GPU what :func:`.expansion_torch.expand_backward` does, with the same arguments.
+
+    All sums are in a fixed order: the result can be repeated.
+    """
+    products, selected = len(weight), indices.shape[1]
+    channels = y.shape[1] - products
+    maps, of_y, of_u = y.flatten(2), grad.flatten(2), grad_u.flatten(2)
+    rows = triton.next_power_of_2(selected)
+    columns = max(16, _TILE // rows)
+    blocks = triton.cdiv(maps.shape[2], columns)
+    # Sums over the positions of a block.
+    wide = dict(dtype=torch.promote_types(y.dtype, torch.float32), device=y.device)
+    of_selected = torch.empty((len(y), blocks, selected), **wide)
+    of_weight = torch.empty((len(y), blocks, products), **wide)
+    of_bias = torch.empty((len(y), blocks, products), **wide)
+    with torch.cuda.device_of(y):
+        _expand_backward_kernel[(selected, blocks, len(y))](
+            *(of_y, maps, of_u, indices.contiguous(), scale.contiguous(), alpha, weight),
+            *(of_selected, of_weight, of_bias),
+            *(channels, selected, products, maps.shape[2], blocks),
+            *(*of_y.stride(), *maps.stride(), *of_u.stride()),
+            WIDE=_wide(y),
+            ROWS=rows,
+            COLUMNS=columns,
+        )
+    # Gradients of the selected channels times these, but for alpha.
+    of_selected = of_selected.sum(1)
+    # Both factors of every product count it once.
+    grad_alpha = (of_selected * scale).sum().view(1) / 2
+    return of_selected * alpha, grad_alpha, of_weight.sum((0, 1)), of_bias.sum((0, 1))
+
+
+def _wide(y: Tensor) -> tl.dtype:
+    return tl.float64 if y.dtype == torch.float64 else tl.float32
+
+
+@triton.jit
+def _first_of_product(product, selected):
+    """The number i of the first factor: products of i start at i (2 s - i - 1) / 2."""
+    half = selected - 0.5
+    i = (half - tl.sqrt(tl.maximum(half * half - 2 * product, 0))).to(tl.int32)
+    # The root is rounded.
+    i = tl.where(i * (2 * selected - i - 1) // 2 > product, i - 1, i)
+    return tl.where((i + 1) * (2 * selected - i - 2) // 2 <= product, i + 1, i)
+
+
+@triton.jit
+def _expand_kernel(
+    y,
+    indices,
+    scale,
+    alpha,
+    weight,
+    bias,
+    channels,
+    selected,
+    products,
+    positions,
+    y_image,
+    y_channel,
+    y_position,
+    WIDE: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    COLUMNS: tl.constexpr,  # noqa: N803
+):
+    """Writes ROWS products at COLUMNS positions of one image."""
+    image = tl.program_id(2).to(tl.int64)
+    product = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    known = product < products
+    inside = known & (column < positions)
+    y += image * y_image + column * y_position
+
+    i = _first_of_product(product, selected)
+    j = product - i * (2 * selected - i - 1) // 2 + i + 1
+    channel_i = tl.load(indices + image * selected + i, mask=known, other=0)
+    channel_j = tl.load(indices + image * selected + j, mask=known, other=0)
+    z_i = tl.load(y + channel_i * y_channel, mask=inside, other=0).to(WIDE)
+    z_j = tl.load(y + channel_j * y_channel, mask=inside, other=0).to(WIDE)
+    z_i *= tl.load(scale + image * selected + i, mask=known, other=0).to(WIDE)
+    z_j *= tl.load(scale + image * selected + j, mask=known, other=0).to(WIDE)
+    scaled = z_j * (tl.load(alpha).to(WIDE) * z_i)
+    bounded = scaled / (1 + tl.abs(scaled))
+    bounded *= tl.load(weight + product, mask=known, other=0).to(WIDE)
+    bounded += tl.load(bias + product, mask=known, other=0).to(WIDE)
+    tl.store(y + (channels + product) * y_channel, bounded.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _expand_backward_kernel(
+    grad,
+    y,
+    grad_u,
+    indices,
+    scale,
+    alpha,
+    weight,
+    of_selected,
+    of_weight,
+    of_bias,
+    channels,
+    selected,
+    products,
+    positions,
+    blocks,
+    grad_image,
+    grad_channel,
+    grad_position,
+    y_image,
+    y_channel,
+    y_position,
+    grad_u_image,
+    grad_u_channel,
+    grad_u_position,
+    WIDE: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+    COLUMNS: tl.constexpr,  # noqa: N803
+):
+    """Gathers what all products of one selected channel give it, at COLUMNS positions."""
+    i = tl.program_id(0)
+    block = tl.program_id(1)
+    image = tl.program_id(2).to(tl.int64)
+    column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    within = column < positions
+    y += image * y_image + column * y_position
+    grad += image * grad_image + column * grad_position
+    grad_u += image * grad_u_image + column * grad_u_position
+
+    j = tl.arange(0, ROWS)[:, None]
+    known = (j < selected) & (j != i)
+    inside = known & within
+    low, high = tl.minimum(i, j), tl.maximum(i, j)
+    product = low * (2 * selected - low - 1) // 2 + high - low - 1
+
+    channel = tl.load(indices + image * selected + i)
+    factor = tl.load(scale + image * selected + i).to(WIDE)
+    others = tl.load(indices + image * selected + j, mask=known, other=0)
+    u_i = tl.load(y + channel * y_channel, mask=within, other=0).to(WIDE)
+    z_j = tl.load(y + others * y_channel, mask=inside, other=0).to(WIDE)
+    z_j *= tl.load(scale + image * selected + j, mask=known, other=0).to(WIDE)
+    of_product = tl.load(grad + (channels + product) * grad_channel, mask=inside, other=0)
+    of_product = of_product.to(WIDE)
+
+    slope = tl.load(alpha).to(WIDE)
+    scaled = z_j * (slope * (factor * u_i))
+    divisor = 1 + tl.abs(scaled)
+    g = of_product / divisor
+    # The channel with the lower number writes the sums of the product's own parameters.
+    own = (image * blocks + block) * products + product
+    tl.store(of_weight + own, tl.sum(scaled * g, 1)[:, None], mask=known & (j > i))
+    tl.store(of_bias + own, tl.sum(of_product, 1)[:, None], mask=known & (j > i))
+
+    g = g / divisor * tl.load(weight + product, mask=known, other=0).to(WIDE)
+    grad_z = tl.sum(g * z_j, 0)[None, :]
+    tl.store(of_selected + (image * blocks + block) * selected + i, tl.sum(grad_z * u_i))
+    grad_u += channel * grad_u_channel
+    total = tl.load(grad_u, mask=within, other=0).to(WIDE) + grad_z * slope * factor
+    tl.store(grad_u, total.to(grad_u.dtype.element_ty), mask=within)
