@@ -3,7 +3,9 @@
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -83,6 +85,61 @@ def layer(channels: int, num_selected: int, edge: int, whole: bool) -> Functions
         torch.autograd.grad(y, inputs, grad)
 
     return {'ours': lambda: step(ours), 'other': lambda: step(obvious)}
+
+
+def kernels(
+    channels: int, num_selected: int, edge: int, dtype: torch.dtype, device: str = 'cuda'
+) -> dict[str, Functions]:
+    """Forward and backward pass of what follows ACH's scores, in Triton's kernels.
+
+    Args:
+        channels: Channels C.
+        num_selected: Selected channels s.
+        edge: Height and width of the map, batch of 64.
+        dtype: Of the maps; parameters are in single precision.
+        device: Where they run; the CPU in Triton's interpreter only.
+
+    Returns:
+        The comparison with the same by torch's operations, and the one with a copy that reads and
+        writes as many bytes as the two passes must: u, its gradient and its copy in the result,
+        the products and their gradient, each once.
+    """
+    # Triton is there on machines with a GPU.
+    from .ops import expansion_torch, expansion_triton
+
+    products = num_selected * (num_selected - 1) // 2
+    batch = 64
+    u = torch.randn(batch, channels, edge, edge, dtype=dtype, device=device)
+    grad = torch.randn(batch, channels + products, edge, edge, dtype=dtype, device=device)
+    indices = torch.rand(batch, channels, device=device).argsort()[:, :num_selected]
+    scale = torch.ones(batch, num_selected, device=device)
+    alpha = torch.full((1,), 0.5, device=device)
+    weight, bias = torch.ones(products, device=device), torch.zeros(products, device=device)
+    # The forward pass reads u and writes the result, the backward pass reads the result's gradient
+    # and writes that of u; a copy does both to each of its elements.
+    source = torch.randn(batch * (2 * channels + products) * edge**2, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+
+    def step(implementation: ModuleType) -> None:
+        y = u.new_empty(grad.shape)
+        y[:, :channels] = u
+        implementation.expand(y, indices, scale, alpha, weight, bias)
+        grad_u = grad[:, :channels].clone()
+        implementation.expand_backward(grad_u, grad, y, indices, scale, alpha, weight)
+
+    def finished(function: Callable[[], object]) -> Callable[[], object]:
+        def run() -> None:
+            function()
+            if u.is_cuda:
+                torch.cuda.synchronize()
+
+        return run
+
+    ours = finished(partial(step, expansion_triton))
+    return {
+        'torch': {'ours': ours, 'other': finished(partial(step, expansion_torch))},
+        'copy': {'ours': ours, 'other': finished(partial(target.copy_, source))},
+    }
 
 
 def training_step(config: Path) -> Functions:

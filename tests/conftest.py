@@ -43,6 +43,17 @@ def shapes(tmp_path_factory) -> Path:
     return make_shapes(tmp_path_factory.mktemp('work') / 'data' / 'shapes', 16, 8)
 
 
+@pytest.fixture
+def interpreted_kernels():
+    """Triton's kernels for ACH, which here run without a GPU."""
+    if torch.cuda.is_available():
+        pytest.skip('runs where there is no CUDA device; the tests marked gpu run here')
+    pytest.importorskip('triton', reason='needs Triton, which is made for Linux')
+    from mmdet_hadaptive.ops import expansion_triton
+
+    return expansion_triton
+
+
 @pytest.fixture(scope='session')
 def run():
     """Runs a Python file in a process of its own and returns its output."""

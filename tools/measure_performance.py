@@ -2,6 +2,7 @@
 
 import argparse
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmdet_hadaptive.timing import measure_in_turn
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/ssdlite'
 CONFIG /= 'ssdlite_hadaptive-s_8xb24-600e_coco.py'
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LAYERS = {'C=96, s=16, 20x20': (96, 16, 20), 'C=128, s=32, 10x10': (128, 32, 10)}
 
 
@@ -35,6 +37,12 @@ def main() -> None:
         rows[f'ACH behind its scores / one-hot, {name}'] = partial(
             performance.layer, *shape, whole=False
         )
+    if torch.cuda.is_available():
+        for (name, shape), dtype in product(LAYERS.items(), DTYPES):
+            for other, row in performance.kernels(*shape, dtype).items():
+                rows[f'GPU, Triton / {other}, {name}, {dtype}'] = partial(dict, row)
+    else:
+        print('No CUDA device: the comparisons of kernels for GPUs are left out.\n')
     rows['training step, SSDLite S / MobileNetV2'] = partial(performance.training_step, CONFIG)
 
     print('| ours / other | ours ms | other ms | ratio | quartiles | peak memory |')

@@ -17,19 +17,9 @@ def device(request, monkeypatch):
         assert expansion._has_triton(torch.device('cuda'))
         return 'cuda'
     if request.param == 'interpreter':
-        kernels = interpreted_kernels()
+        kernels = request.getfixturevalue('interpreted_kernels')
         monkeypatch.setattr(expansion, '_kernels', lambda u: kernels)
     return 'cpu'
-
-
-def interpreted_kernels():
-    """Triton's kernels, which run without a GPU because of TRITON_INTERPRET (conftest.py)."""
-    if torch.cuda.is_available():
-        pytest.skip('runs where there is no CUDA device; the tests marked gpu run here')
-    pytest.importorskip('triton', reason='needs Triton, which is made for Linux')
-    from mmdet_hadaptive.ops import expansion_triton
-
-    return expansion_triton
 
 
 def slow(u, indices, scale, alpha, weight, bias):
@@ -180,16 +170,14 @@ def test_empty_maps(shape, device):
         assert torch.equal(grad, torch.zeros_like(value))
 
 
-def test_triton_where_it_can_run(monkeypatch):
-    kernels = interpreted_kernels()
+def test_triton_where_it_can_run(monkeypatch, interpreted_kernels):
     device = torch.device('cuda')
     find = expansion._has_triton.__wrapped__
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
     assert find(device)
     monkeypatch.setattr(expansion, '_has_triton', find)
-    assert (
-        expansion._kernels(SimpleNamespace(is_cuda=True, numel=lambda: 1, device=device)) is kernels
-    )
+    on_gpu = SimpleNamespace(is_cuda=True, numel=lambda: 1, device=device)
+    assert expansion._kernels(on_gpu) is interpreted_kernels
     assert expansion._kernels(torch.zeros(1)) is expansion_torch
     monkeypatch.setenv('HADAPTIVE_TRITON', '0')
     assert not find(device)
