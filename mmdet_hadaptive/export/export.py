@@ -115,7 +115,8 @@ def export_onnx(
         opset: Version of ONNX's operators.
         size: Height and width to resize to, instead of the test pipeline's.
         image: Image for the comparison; by default the first of the config's test data.
-        tolerance: Largest difference that is accepted.
+        tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
+            is detected, and nothing compared.
 
     Returns:
         What was written.
@@ -163,6 +164,13 @@ def export_onnx(
     expected = _expected(detector, mode, preprocessing, resized, len(inputs))
     if mode == 'nms':
         difference = _detection_difference(expected, actual)
+        nothing = not any(map(len, expected)) and (actual[-1] < 0).all()
+        if nothing and np.isfinite(tolerance):
+            raise ExportError(
+                f'{image}: neither PyTorch nor ONNX Runtime detects anything, nothing can be '
+                'compared, and nothing is written: name an image with objects (--image), or accept '
+                'it with --tolerance inf'
+            )
     else:
         difference = max(float(np.abs(e - a).max()) for e, a in zip(expected, actual, strict=True))
     if not difference <= tolerance:

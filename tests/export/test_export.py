@@ -206,6 +206,15 @@ def test_demo_detects_what_mmdet_does(trained, exported, tmp_path, run, pytestco
     picture = cv2.imread(str(tmp_path / 'pictures' / f'{image.stem}.jpg'))
     assert picture.shape == cv2.imread(str(image)).shape
 
+    video = tmp_path / 'video.avi'
+    size = picture.shape[1::-1]
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*'MJPG'), 5, size)
+    for _ in range(3):
+        writer.write(picture)
+    writer.release()
+    assert 'images: 3, median latency' in run(demo, exported, video, '--out', 'v', cwd=tmp_path)
+    assert cv2.imread(str(tmp_path / 'v/video_000002.jpg')).shape == picture.shape
+
 
 @pytest.mark.parametrize(
     ('name', 'input_size', 'resize', 'pad_value'),
@@ -227,6 +236,20 @@ def test_preprocessing(name, input_size, resize, pad_value):
     assert canvas[0, 100, 0] == pytest.approx((pad_value - 123.675) / 58.395, rel=1e-5)
     with pytest.raises(ExportError, match=r'export with a --size in which upright'):
         preprocessing.canvas(np.zeros((2000, 100, 3), np.uint8))
+
+
+def test_nothing_to_compare(trained, tmp_path):
+    root, checkpoint = trained
+    image = tmp_path / 'grey.png'
+    cv2.imwrite(str(image), np.full((96, 96, 3), 128, np.uint8))
+    config = small_config(root)
+    config.model.test_cfg.score_thr = 0.999
+    out = tmp_path / 'model.onnx'
+    with pytest.raises(ExportError, match=r'grey\.png: neither .* detects anything'):
+        export_onnx(config, checkpoint, out, image=image, exporter='torchscript')
+    assert not out.exists()
+    export_onnx(config, checkpoint, out, image=image, exporter='torchscript', tolerance=np.inf)
+    assert out.exists()
 
 
 def test_what_does_not_agree_is_not_written(trained, tmp_path):
