@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 
 
 @HOOKS.register_module()
@@ -60,7 +60,7 @@ def _image_paths(data: Any) -> list[str]:
 def _last_finite_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in a folder whose weights are all finite."""
     for path in sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True):
-        state = torch.load(path, map_location='cpu', weights_only=True)['state_dict']
+        state = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']
         if all(value.isfinite().all() for value in state.values()):
             return path
     return None
