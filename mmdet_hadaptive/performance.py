@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.registry import MODELS
@@ -88,44 +88,55 @@ def layer(channels: int, num_selected: int, edge: int, whole: bool) -> Functions
 
 
 def kernels(
-    channels: int, num_selected: int, edge: int, dtype: torch.dtype, device: str = 'cuda'
-) -> dict[str, Functions]:
-    """Forward and backward pass of what follows ACH's scores, in Triton's kernels.
+    channels: int,
+    num_selected: int,
+    edge: int,
+    *,
+    dtype: torch.dtype,
+    channels_last: bool,
+    other: Literal['torch', 'copy'],
+    batch: int = 1024,
+    device: str = 'cuda',
+) -> Functions:
+    """Triton's kernels for the products of ACH, forward and backward, and something else.
 
     Args:
         channels: Channels C.
         num_selected: Selected channels s.
-        edge: Height and width of the map, batch of 64.
+        edge: Height and width of the map.
         dtype: Of the maps; parameters are in single precision.
+        channels_last: Memory format of the maps.
+        other: The same by torch's operations, or a copy that moves as many bytes as both passes
+            must: what the bandwidth of the memory allows.
+        batch: Images; so many that the maps fit in no cache and a launch costs little.
         device: Where they run; the CPU in Triton's interpreter only.
-
-    Returns:
-        The comparison with the same by torch's operations, and the one with a copy that reads and
-        writes as many bytes as the two passes must: u, its gradient and its copy in the result,
-        the products and their gradient, each once.
     """
-    # Triton is there on machines with a GPU.
+    # Triton is not everywhere.
     from .ops import expansion_torch, expansion_triton
 
     products = num_selected * (num_selected - 1) // 2
-    batch = 64
-    u = torch.randn(batch, channels, edge, edge, dtype=dtype, device=device)
-    grad = torch.randn(batch, channels + products, edge, edge, dtype=dtype, device=device)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    maps = dict(dtype=dtype, device=device, memory_format=memory_format)
+    u = torch.empty(batch, channels, edge, edge, **maps).normal_()
+    grad = torch.empty(batch, channels + products, edge, edge, **maps).normal_()
     indices = torch.rand(batch, channels, device=device).argsort()[:, :num_selected]
     scale = torch.ones(batch, num_selected, device=device)
     alpha = torch.full((1,), 0.5, device=device)
     weight, bias = torch.ones(products, device=device), torch.zeros(products, device=device)
-    # The forward pass reads u and writes the result, the backward pass reads the result's gradient
-    # and writes that of u; a copy does both to each of its elements.
-    source = torch.randn(batch * (2 * channels + products) * edge**2, dtype=dtype, device=device)
-    target = torch.empty_like(source)
 
     def step(implementation: ModuleType) -> None:
-        y = u.new_empty(grad.shape)
+        y = torch.empty_like(grad)
         y[:, :channels] = u
         implementation.expand(y, indices, scale, alpha, weight, bias)
-        grad_u = grad[:, :channels].clone()
+        grad_u = grad[:, :channels].clone(memory_format=memory_format)
         implementation.expand_backward(grad_u, grad, y, indices, scale, alpha, weight)
+
+    # Forward, u is read and the result is written; backward, the gradient of the result and the
+    # selected channels are read, and the gradient of u is written. A copy reads and writes.
+    planes = (channels + channels + products) * 2 + num_selected
+    source = torch.randn(batch * planes * edge**2 // 2, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+    sides = dict(torch=partial(step, expansion_torch), copy=partial(target.copy_, source))
 
     def finished(function: Callable[[], object]) -> Callable[[], object]:
         def run() -> None:
@@ -135,11 +146,7 @@ def kernels(
 
         return run
 
-    ours = finished(partial(step, expansion_triton))
-    return {
-        'torch': {'ours': ours, 'other': finished(partial(step, expansion_torch))},
-        'copy': {'ours': ours, 'other': finished(partial(target.copy_, source))},
-    }
+    return {'ours': finished(partial(step, expansion_triton)), 'other': finished(sides[other])}
 
 
 def training_step(config: Path) -> Functions:

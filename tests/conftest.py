@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 if not torch.cuda.is_available():
-    # Triton reads it when it is imported; its kernels then run on the CPU.
+    # Triton reads it when a kernel is defined, and then runs it on the CPU.
     os.environ['TRITON_INTERPRET'] = '1'
 
 

@@ -9,9 +9,12 @@ def test_kernels_and_their_copy(monkeypatch):
     copied = []
     copy = torch.Tensor.copy_
     monkeypatch.setattr(torch.Tensor, 'copy_', lambda a, b: copied.append(b.numel()) or copy(a, b))
-    rows = performance.kernels(4, 3, 2, torch.float16, device='cpu')
-    for row in rows.values():
-        for function in row.values():
+    for other in ('torch', 'copy'):
+        functions = performance.kernels(
+            4, 3, 2, dtype=torch.float16, channels_last=True, other=other, batch=2, device='cpu'
+        )
+        for function in functions.values():
             function()
-    # A map of 4 channels and its 3 products, forth and back: 4 + 7 and 7 + 4 planes of 64 images.
-    assert copied[-1] * 2 == (4 + 7 + 7 + 4) * 64 * 4
+    # Planes of a map of 4 channels and its 3 products: u and y, then the gradient of y, the 3
+    # selected channels, and the gradient of u.
+    assert copied[-1] == (4 + 7 + 7 + 3 + 4) * 2 * 4 // 2

@@ -38,7 +38,10 @@ def main() -> None:
     )
     parser.add_argument('--image', help='for the comparison; default: the first of the test data')
     parser.add_argument(
-        '--tolerance', type=float, default=1e-3, help='largest difference to accept, default 1e-3'
+        '--tolerance',
+        type=float,
+        default=1e-3,
+        help='largest difference to accept, default 1e-3; inf: even an image without detections',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'

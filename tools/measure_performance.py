@@ -10,6 +10,7 @@ import torch
 
 import mmdet_hadaptive  # noqa: F401
 from mmdet_hadaptive import performance
+from mmdet_hadaptive.ops import expansion
 from mmdet_hadaptive.timing import measure_in_turn
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/ssdlite'
@@ -37,12 +38,19 @@ def main() -> None:
         rows[f'ACH behind its scores / one-hot, {name}'] = partial(
             performance.layer, *shape, whole=False
         )
-    if torch.cuda.is_available():
-        for (name, shape), dtype in product(LAYERS.items(), DTYPES):
-            for other, row in performance.kernels(*shape, dtype).items():
-                rows[f'GPU, Triton / {other}, {name}, {dtype}'] = partial(dict, row)
+    if torch.cuda.is_available() and expansion._has_triton(torch.device('cuda')):
+        for name, shape in LAYERS.items():
+            for dtype, channels_last, other in product(DTYPES, (False, True), ('torch', 'copy')):
+                layout = 'channels_last' if channels_last else 'contiguous'
+                rows[f'GPU, Triton / {other}, {name}, {dtype}, {layout}'] = partial(
+                    performance.kernels,
+                    *shape,
+                    dtype=dtype,
+                    channels_last=channels_last,
+                    other=other,
+                )
     else:
-        print('No CUDA device: the comparisons of kernels for GPUs are left out.\n')
+        print('No CUDA device with Triton: the comparisons of kernels for it are left out.\n')
     rows['training step, SSDLite S / MobileNetV2'] = partial(performance.training_step, CONFIG)
 
     print('| ours / other | ours ms | other ms | ratio | quartiles | peak memory |')
@@ -60,9 +68,9 @@ def main() -> None:
             memory = f'{peaks[0] / peaks[1]:.2f}'
         cells = [
             name,
-            f'{np.median(ours) * 1e3:.1f}',
-            f'{np.median(other) * 1e3:.1f}',
-            f'{np.median(ours) / np.median(other):.2f}',
+            f'{np.median(ours) * 1e3:.2f}',
+            f'{np.median(other) * 1e3:.2f}',
+            f'{np.median(ours / other):.2f}',
             f'{low:.2f} - {high:.2f}',
             memory,
         ]

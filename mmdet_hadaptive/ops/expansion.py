@@ -1,8 +1,8 @@
 """The expansion of Adaptive Cross-Hadamard in one step that stores next to nothing."""
 
 import os
+import warnings
 from functools import lru_cache
-from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -15,8 +15,8 @@ from . import expansion_torch
 from .products import pairwise_products
 from .selection import gather_channels
 
-# The oldest whose interpreter computes the kernels right, and so the oldest they are tested with.
-_OLDEST_TRITON = (3, 2)
+# Older ones cannot compile the kernels in bfloat16 for all GPUs.
+_OLDEST_TRITON = (3, 3)
 
 
 def append_products(
@@ -28,17 +28,19 @@ def append_products(
     :func:`pairwise_products`, it returns u and ``weight q' / (1 + |q'|) + bias`` with
     q' = alpha q (DySoft). The backward pass recomputes the products, and of the forward pass only
     the result is stored, which a convolution behind stores anyway: it must not be changed in
-    place. Values below single precision are computed in single precision and rounded once.
+    place. Values below single precision are computed in single precision, the result is rounded
+    once.
 
-    On CUDA devices of compute capability 7.0 and higher (or ROCm), Triton's kernels do this if
-    Triton 3.2 or later is installed, which comes with torch 2.6 and later there; with the
-    environment variable HADAPTIVE_TRITON=0 torch's operations do, as everywhere else.
+    On CUDA devices of compute capability 7.0 and higher, Triton's kernels do this if Triton 3.3 or
+    later works there: it comes with torch 2.7 and later, and needs a C compiler and Python's
+    headers. With the environment variable HADAPTIVE_TRITON=0 torch's operations do it, as
+    everywhere else.
 
     Source: arXiv 2505.22226 v2, section 3.
 
     Args:
         u: Shape (B, C, H, W), floating dtype.
-        indices: Shape (B, s), int64, s >= 2, values in 0..C-1, no value twice in a row.
+        indices: Shape (B, s), int64, s >= 2, values in 0..C-1, none twice for one image.
         scale: Shape (B, s), floating dtype. All ones: it only carries a gradient
             (:func:`~mmdet_hadaptive.ops.gumbel_top_k`).
         alpha: Shape (1,), floating dtype.
@@ -51,8 +53,9 @@ def append_products(
     Raises:
         ValueError: If HADAPTIVE_TRITON is neither 0 nor 1.
     """
-    # A graph is to hold torch's own operations, which a compiler fuses by itself.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    # A graph is to hold torch's own operations, which a compiler fuses by itself; so is what stands
+    # in for a tensor, such as torch's fake tensors.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(u) is not Tensor:
         return _composed(u, indices, scale, alpha, weight, bias)
     return _AppendProducts.apply(u, indices, scale, alpha, weight, bias)
 
@@ -85,11 +88,29 @@ def _has_triton(device: torch.device) -> bool:
             f'the environment variable HADAPTIVE_TRITON must be 0 or 1, got {wanted!r}: leave it '
             "unset to have Triton's kernels used where they can run"
         )
-    if wanted == '0' or not find_spec('triton'):
+    usable = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (7, 0)
+    if wanted == '0' or not usable or not find_spec('triton'):
         return False
-    version = tuple(map(int, import_module('triton').__version__.split('.')[:2]))
-    capability = torch.cuda.get_device_capability(device)
-    return version >= _OLDEST_TRITON and (bool(torch.version.hip) or capability >= (7, 0))
+    try:
+        return _triton_version() >= _OLDEST_TRITON
+    except Exception as error:
+        warnings.warn(
+            f"Triton does not work here, so that ACH uses torch's operations, which are slower: "
+            f'{error}\nTriton needs a C compiler and the headers of Python; HADAPTIVE_TRITON=0 '
+            'silences this warning',
+            stacklevel=2,
+        )
+        return False
+
+
+def _triton_version() -> tuple[int, ...]:
+    """Triton's version; fails where Triton cannot build what launches its kernels."""
+    import triton
+
+    version = tuple(map(int, triton.__version__.split('.')[:2]))
+    if version >= _OLDEST_TRITON:
+        _ = triton.runtime.driver.active.utils
+    return version
 
 
 class _AppendProducts(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The expansion of Adaptive Cross-Hadamard by torch's operations, in few and large steps.
+"""The expansion of Adaptive Cross-Hadamard by torch's operations, as few and large as possible.
 
 The selected channels stand on a circle: row (d - 1) s + i holds the product of the channels i and
 (i + d) mod s, for d = 1..s // 2. So the second factors of all rows are one view of the channels
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from .selection import gather_channels
 
-# Elements that one operation works on: few enough that the next one finds them in the cache, and
-# so many that calling it costs little.
+# Elements that one operation works on: on a CPU few enough that the next one finds them in the
+# cache, and everywhere so many that calling it costs little.
 _BLOCK = 2**19
+_BLOCK_ELSEWHERE = 2**24
 
 
 def expand(
@@ -36,7 +37,7 @@ def expand(
     z = _select(y[:, :channels], indices) * scale[:, :, None]
     rows = _pair_of_row(selected, y.device)[: len(weight)].argsort()
     products = y[:, channels:].flatten(2)
-    for images, (scaled, divisor) in _blocks(z, 2):
+    for images, (scaled, divisor) in _blocks(z):
         own = z[images]
         torch.mul(_circle(own), (alpha * own)[:, None], out=scaled)
         torch.abs(scaled, out=divisor).add_(1)
@@ -83,7 +84,7 @@ def expand_backward(
     of_rows = z.new_zeros(len(pairs))
     # With a place for the channels i + d that lie beyond the end.
     grad_z = z.new_zeros(len(z), selected + selected // 2, z.shape[2])
-    for images, (scaled, slope) in _blocks(z, 2):
+    for images, (scaled, slope) in _blocks(z):
         own, of_own = z[images], grad_z[images]
         others = _circle(own)
         g = grad_products[images].index_select(1, pairs).to(z.dtype).view(scaled.shape)
@@ -110,7 +111,7 @@ def expand_backward(
 def _select(u: Tensor, indices: Tensor) -> Tensor:
     """The selected channels, shape (B, s, H W), at least in single precision."""
     wide = torch.promote_types(u.dtype, torch.float32)
-    return gather_channels(u, indices).flatten(2).to(wide).contiguous()
+    return gather_channels(u, indices).flatten(2).to(wide)
 
 
 def _pair_of_row(selected: int, device: torch.device) -> Tensor:
@@ -130,12 +131,12 @@ def _circle(z: Tensor) -> Tensor:
     return twice.as_strided(shape, (image, channel, channel, position), channel)
 
 
-def _blocks(z: Tensor, buffers: int) -> Iterator[tuple[slice, Tensor]]:
-    """Goes through the images of z, some at a time, with buffers that fit their circles."""
+def _blocks(z: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Goes through the images of z, some at a time, with two buffers for all their products."""
     batch, selected, positions = z.shape
     circle = selected // 2 * selected * positions
-    blocks = max(1, ceil(batch * circle / _BLOCK))
-    images = max(1, ceil(batch / blocks))
-    space = z.new_empty(buffers, images, selected // 2, selected, positions)
+    limit = _BLOCK if z.device.type == 'cpu' else _BLOCK_ELSEWHERE
+    images = max(1, ceil(batch / max(1, ceil(batch * circle / limit))))
+    buffers = z.new_empty(2, images, selected // 2, selected, positions)
     for start in range(0, batch, images):
-        yield slice(start, start + images), space[:, : batch - start]
+        yield slice(start, start + images), buffers[:, : batch - start]

@@ -1,7 +1,7 @@
 """The expansion of Adaptive Cross-Hadamard as two Triton kernels, one for each direction.
 
-Both move little more than the result and its gradient through memory: products and selected
-channels are only ever in registers.
+Products are only ever in registers, but for the result. The backward pass reads the gradient of
+each product for both of its factors, one soon after the other.
 """
 
 import torch
@@ -24,7 +24,8 @@ def expand(
     grid = (triton.cdiv(maps.shape[2], columns), triton.cdiv(products, rows), len(y))
     with torch.cuda.device_of(y):
         _expand_kernel[grid](
-            *(maps, indices.contiguous(), scale.contiguous(), alpha, weight, bias),
+            *(maps, indices.contiguous(), scale.contiguous()),
+            *(alpha, weight.contiguous(), bias.contiguous()),
             *(channels, indices.shape[1], products, maps.shape[2], *maps.stride()),
             WIDE=_wide(y),
             ROWS=rows,
@@ -58,13 +59,15 @@ def expand_backward(
     of_bias = torch.empty((len(y), blocks, products), **wide)
     with torch.cuda.device_of(y):
         _expand_backward_kernel[(selected, blocks, len(y))](
-            *(of_y, maps, of_u, indices.contiguous(), scale.contiguous(), alpha, weight),
-            *(of_selected, of_weight, of_bias),
+            *(of_y, maps, of_u, indices.contiguous(), scale.contiguous()),
+            *(alpha, weight.contiguous(), of_selected, of_weight, of_bias),
             *(channels, selected, products, maps.shape[2], blocks),
             *(*of_y.stride(), *maps.stride(), *of_u.stride()),
             WIDE=_wide(y),
             ROWS=rows,
             COLUMNS=columns,
+            # The last one is that in which neighbours lie side by side in memory.
+            AXIS=0 if y.is_contiguous() else 1,
         )
     # Gradients of the selected channels times these, but for alpha.
     of_selected = of_selected.sum(1)
@@ -158,18 +161,22 @@ def _expand_backward_kernel(
     WIDE: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
+    AXIS: tl.constexpr,  # noqa: N803
 ):
-    """Gathers what all products of one selected channel give it, at COLUMNS positions."""
+    """Gathers what all products of one selected channel give it, at COLUMNS positions.
+
+    The other channels lie along AXIS of a tile, the positions along the other axis.
+    """
     i = tl.program_id(0)
     block = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
-    column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    column = tl.expand_dims(block * COLUMNS + tl.arange(0, COLUMNS), AXIS)
     within = column < positions
     y += image * y_image + column * y_position
     grad += image * grad_image + column * grad_position
     grad_u += image * grad_u_image + column * grad_u_position
 
-    j = tl.arange(0, ROWS)[:, None]
+    j = tl.expand_dims(tl.arange(0, ROWS), 1 - AXIS)
     known = (j < selected) & (j != i)
     inside = known & within
     low, high = tl.minimum(i, j), tl.maximum(i, j)
@@ -190,11 +197,11 @@ def _expand_backward_kernel(
     g = of_product / divisor
     # The channel with the lower number writes the sums of the product's own parameters.
     own = (image * blocks + block) * products + product
-    tl.store(of_weight + own, tl.sum(scaled * g, 1)[:, None], mask=known & (j > i))
-    tl.store(of_bias + own, tl.sum(of_product, 1)[:, None], mask=known & (j > i))
+    tl.store(of_weight + own, tl.sum(scaled * g, 1 - AXIS, keep_dims=True), mask=known & (j > i))
+    tl.store(of_bias + own, tl.sum(of_product, 1 - AXIS, keep_dims=True), mask=known & (j > i))
 
     g = g / divisor * tl.load(weight + product, mask=known, other=0).to(WIDE)
-    grad_z = tl.sum(g * z_j, 0)[None, :]
+    grad_z = tl.sum(g * z_j, AXIS, keep_dims=True)
     tl.store(of_selected + (image * blocks + block) * selected + i, tl.sum(grad_z * u_i))
     grad_u += channel * grad_u_channel
     total = tl.load(grad_u, mask=within, other=0).to(WIDE) + grad_z * slope * factor

@@ -1,4 +1,4 @@
-"""Compiles Triton's kernels for GPUs that need not be here, and fails if registers overflow."""
+"""Compiles Triton's kernels for GPUs that need not be here."""
 
 from itertools import product
 
@@ -8,39 +8,48 @@ from triton.compiler import ASTSource
 
 from mmdet_hadaptive.ops import expansion_triton
 
-KERNELS = (expansion_triton._expand_kernel, expansion_triton._expand_backward_kernel)
+# The kernels, and their tiles for maps that are contiguous and for those in channels_last.
+KERNELS = {
+    expansion_triton._expand_kernel: (dict(ROWS=16, COLUMNS=128), dict(ROWS=128, COLUMNS=16)),
+    expansion_triton._expand_backward_kernel: (
+        dict(ROWS=16, COLUMNS=128, AXIS=0),
+        dict(ROWS=32, COLUMNS=64, AXIS=1),
+    ),
+}
 MAPS = ('y', 'grad', 'grad_u')
 PARAMETERS = ('scale', 'alpha', 'weight', 'bias', 'of_selected', 'of_weight', 'of_bias')
-CONSTANTS = dict(WIDE=language.float32, ROWS=16, COLUMNS=128)
 
 
-def signature(kernel, dtype, dense):
-    """Types of the arguments; the stride that ``dense`` names is 1, as Triton will see it."""
+def source(kernel, dtype, channels_last):
+    """The kernel with types for its arguments, and with a stride of 1 where Triton would see it."""
+    wide = 'fp64' if dtype == 'fp64' else 'fp32'
+    constants = dict(
+        KERNELS[kernel][channels_last],
+        WIDE=language.float64 if dtype == 'fp64' else language.float32,
+    )
+    dense = '_channel' if channels_last else '_position'
     types = {}
     for name in kernel.arg_names:
-        if name in MAPS:
+        if name.endswith(dense):
+            constants[name] = 1
+        if name in constants:
+            types[name] = 'constexpr'
+        elif name in MAPS:
             types[name] = f'*{dtype}'
         elif name in PARAMETERS:
-            types[name] = '*fp32'
-        elif name == 'indices':
-            types[name] = '*i64'
-        elif name in CONSTANTS or name.endswith(dense):
-            types[name] = 'constexpr'
+            types[name] = f'*{wide}'
         else:
-            types[name] = 'i32'
-    return types
+            types[name] = '*i64' if name == 'indices' else 'i32'
+    return ASTSource(fn=kernel, signature=types, constexprs=constants)
 
 
 def main():
-    for capability, kernel, dtype, dense in product(
-        (75, 90), KERNELS, ('fp32', 'fp16', 'bf16'), ('_position', '_channel')
+    for capability, kernel, dtype, channels_last in product(
+        (75, 90), KERNELS, ('fp32', 'fp16', 'bf16', 'fp64'), (False, True)
     ):
-        types = signature(kernel, dtype, dense)
-        constants = {name: CONSTANTS.get(name, 1) for name in types if types[name] == 'constexpr'}
-        source = ASTSource(fn=kernel, signature=types, constexprs=constants)
-        compiled = compile(source, target=GPUTarget('cuda', capability, 32))
-        assert compiled.asm['cubin']
-        print('compiled', kernel.__name__, capability, dtype, dense)
+        target = GPUTarget('cuda', capability, 32)
+        assert compile(source(kernel, dtype, channels_last), target=target).asm['cubin']
+        print('compiled', kernel.__name__, capability, dtype, channels_last)
 
 
 if __name__ == '__main__':
