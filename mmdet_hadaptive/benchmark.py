@@ -3,8 +3,9 @@
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -205,20 +206,27 @@ def draw(entries: Iterable[Entry], results: Iterable[dict[str, Any]], out: Path)
             f'none of the results ({", ".join(values)}) is of a config that was given: name their '
             'configs as well'
         )
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
+    # The legend names the best first.
+    known.sort(key=lambda entry: fmean(values[entry.name]), reverse=True)
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
+    # Ours are red, and none of the others.
+    tab20 = plt.get_cmap('tab20').colors
+    reds, colors = cycle(('tab:red', 'darkred', 'lightcoral')), cycle(tab20[:6] + tab20[8:])
     for entry in known:
+        ours = 'hadaptive' in entry.name
         seeds = values[entry.name]
-        mean = sum(seeds) / len(seeds)
-        bars = [[mean - min(seeds)], [max(seeds) - mean]]
-        color = 'tab:red' if 'hadaptive' in entry.name else 'tab:blue'
-        axes.errorbar(entry.macs / 1e9, mean, yerr=bars, fmt='o', color=color, capsize=3)
-        axes.annotate(
-            entry.name.split('_')[1],
-            (entry.macs / 1e9, mean),
-            xytext=(6, 4),
-            textcoords='offset points',
+        mean = fmean(seeds)
+        axes.errorbar(
+            entry.macs / 1e9,
+            mean,
+            yerr=[[mean - min(seeds)], [max(seeds) - mean]],
+            fmt='*' if ours else 'o',
+            markersize=14 if ours else 7,
+            color=next(reds if ours else colors),
+            capsize=3,
+            label=entry.name.split('_')[1],
         )
-    axes.margins(x=0.18, y=0.1)
+    figure.legend(loc='outside right center')
     axes.set(xlabel='multiply-accumulates (G) per image', ylabel='mAP')
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=150)
