@@ -18,9 +18,9 @@ READY := $(VENV)/setup-complete
 
 setup: $(READY)
 
-$(READY): tools/setup.sh $(REQUIREMENTS) requirements-baselines.txt \
+$(READY): tools/development/setup.sh $(REQUIREMENTS) requirements-baselines.txt \
 		requirements-export.txt requirements-test.txt pyproject.toml
-	tools/setup.sh $(VENV) $(REQUIREMENTS)
+	tools/development/setup.sh $(VENV) $(REQUIREMENTS)
 	@touch $@
 
 demo: $(READY)

@@ -8,24 +8,14 @@ torch alone.
 
 from importlib.util import find_spec
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 if find_spec('mmdet') is not None:
-    from .stack import check_stack
+    from .runtime.installation import check_installation
 
-    check_stack()
+    check_installation()
 
-    from mmdet.registry import MODELS
-
-    from . import checkpoint, datasets, heads, hooks  # noqa: F401
+    from . import datasets, heads, hooks, registry  # noqa: F401
+    from .runtime import safe_loading  # noqa: F401
 elif find_spec('mmengine') is not None and find_spec('mmcv') is not None:
-    # The root, in which every other OpenMMLab library looks for what it does not have itself.
-    from mmengine.registry import MODELS
-
-if 'MODELS' in globals():
-    from .backbones import HadaptiveNet, adaptive_bottleneck, with_adaptive_bottlenecks
-
-    # Registered here, so that the backbone itself does not need MMDetection.
-    MODELS.register_module(module=HadaptiveNet)
-    MODELS.register_module('AdaptiveBottleneck', module=adaptive_bottleneck)
-    MODELS.register_module('WithAdaptiveBottlenecks', module=with_adaptive_bottlenecks)
+    from . import registry  # noqa: F401

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.complexity import count_costs
+from mmdet_hadaptive.analysis.costs import count_costs
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

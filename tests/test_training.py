@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_hadaptive.mmdet_tools import mmdet_tool
+from mmdet_hadaptive.runtime.mmdet_tools import mmdet_tool
 
 ROOT = Path(__file__).parents[1]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'

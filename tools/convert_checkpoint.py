@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mmdet_hadaptive.backbones import ARCHITECTURES
-from mmdet_hadaptive.hooks import AtomicLocalBackend
-from mmdet_hadaptive.released_checkpoint import convert_released_checkpoint
+from mmdet_hadaptive.pretraining import convert_released_checkpoint
+from mmdet_hadaptive.runtime.files import write_whole
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         raise SystemExit(f'error: {error}') from None
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    AtomicLocalBackend().put(buffer.getvalue(), args.out)
+    write_whole(buffer.getvalue(), args.out)
     arch = checkpoint['meta']['arch']
     prefix = ", prefix='backbone.'" if args.with_head else ''
     print(

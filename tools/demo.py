@@ -8,8 +8,8 @@ from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdet_hadaptive.analysis.report import draw_predictions, plot_curves
 from mmdet_hadaptive.datasets import make_shapes
-from mmdet_hadaptive.report import draw_predictions, plot_curves
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 WORK_DIR = Path('work_dirs/demo')

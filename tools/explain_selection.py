@@ -7,13 +7,8 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config, DictAction
 from rich.progress import track
 
-from mmdet_hadaptive.selection import (
-    adaptive_layers,
-    collect_statistics,
-    draw_channels,
-    draw_feature_maps,
-    draw_pairs,
-)
+from mmdet_hadaptive.analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
+from mmdet_hadaptive.analysis.selection_statistics import adaptive_layers, collect_statistics
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 

@@ -8,8 +8,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..layers import AdaptiveBottleneck, AdaptiveCrossHadamard, DySoft
-from .hadaptive_net import build_norm
+from ..layers import AdaptiveBottleneck, AdaptiveCrossHadamard
+from .architectures import check_product_norm
+from .norms import make_norm_layer, make_product_norm
 
 # The image on which the blocks show what goes in and comes out.
 _PROBE = 64
@@ -32,7 +33,7 @@ def adaptive_bottleneck(
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         num_selected: Channels that are multiplied with each other, 2 to ``in_channels``.
-        kernel_size: Edge of the depthwise kernel in pixels: odd for stride 1, 2 for stride 2.
+        kernel_size: Side length of the depthwise kernel: odd for stride 1, 2 for stride 2.
         stride: 1 or 2.
         product_norm: Normalisation of the products; 'BN' stands for ``norm_cfg``.
         norm_cfg: Normalisation, as for mmcv's ``build_norm_layer``.
@@ -43,11 +44,11 @@ def adaptive_bottleneck(
     Raises:
         ValueError: If an argument has a value outside its limits.
     """
-    if product_norm not in ('DySoft', 'BN'):
-        raise ValueError(f"product_norm must be 'DySoft' or 'BN', got {product_norm!r}")
-    norm_layer = partial(build_norm, dict(norm_cfg or dict(type='BN')))
-    products = DySoft if product_norm == 'DySoft' else norm_layer
-    expansion = AdaptiveCrossHadamard(in_channels, num_selected, products, norm_layer)
+    check_product_norm(product_norm, 'an AdaptiveBottleneck')
+    norm_layer = make_norm_layer(norm_cfg)
+    expansion = AdaptiveCrossHadamard(
+        in_channels, num_selected, make_product_norm(product_norm, norm_layer), norm_layer
+    )
     return AdaptiveBottleneck(in_channels, out_channels, expansion, kernel_size, stride, norm_layer)
 
 

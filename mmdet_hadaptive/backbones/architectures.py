@@ -14,9 +14,18 @@ stage is a list of blocks, and a block is one of
 after the last stage. A table is plain data, so that a config can hold one.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 Block = dict[str, Any]
+
+_BLOCK_KEYS = {
+    'conv': {'channels', 'kernel', 'stride', 'act'},
+    'ghost': {'channels', 'expand', 'kernel', 'stride'},
+    'ach': {'channels', 'num_selected', 'kernel', 'product_norm'},
+}
+_PRODUCT_NORMS = ('DySoft', 'BN')
+_ACH_KEYS = {'straight_through', 'selection', 'adapt_temperature', 'product_norm'}
 
 
 def _conv(channels: int, kernel: int, stride: int = 1, act: bool = True) -> Block:
@@ -89,3 +98,75 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         final_channels=960,
     ),
 }
+
+
+def find_architecture(arch: str | dict[str, Any]) -> dict[str, Any]:
+    """Looks up an architecture by its name, or checks a table.
+
+    Args:
+        arch: One of :data:`ARCHITECTURES`, or a table as this module describes it.
+
+    Returns:
+        The table.
+
+    Raises:
+        TypeError: If it is neither a name nor a table.
+        ValueError: If there is no such name, or a stage or block of the table is not as described;
+            names the block.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            raise ValueError(
+                f'arch must be one of {sorted(ARCHITECTURES)} or a table, got {arch!r}'
+            )
+        return ARCHITECTURES[arch]
+    if not isinstance(arch, dict) or not {'stages', 'final_channels'} <= arch.keys():
+        raise TypeError(
+            f'arch must be one of {sorted(ARCHITECTURES)} or dict(stages=..., final_channels=...), '
+            f'got {arch!r}'
+        )
+    if not arch['stages'] or not all(arch['stages']):
+        raise ValueError(f"arch['stages'] must be a list of non-empty stages, got {arch['stages']}")
+    for index, stage in enumerate(arch['stages']):
+        for block in stage:
+            where = f"arch['stages'][{index}]: {dict(block)}"
+            keys = _BLOCK_KEYS.get(block.get('type'))
+            if keys is None:
+                raise ValueError(f'type must be one of {sorted(_BLOCK_KEYS)} in {where}')
+            if block.keys() - {'type'} != keys:
+                raise ValueError(f'the keys must be type, {", ".join(sorted(keys))} in {where}')
+            if 'product_norm' in block:
+                check_product_norm(block['product_norm'], where)
+    return arch
+
+
+def check_ach_cfg(ach_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Checks the keys with which a config changes every ACH layer of a network.
+
+    Args:
+        ach_cfg: The keys; None for none.
+
+    Returns:
+        A copy.
+
+    Raises:
+        ValueError: If a key is not known, or the normalisation of the products is not.
+    """
+    checked = dict(ach_cfg or {})
+    unknown = checked.keys() - _ACH_KEYS
+    if unknown:
+        raise ValueError(
+            f'the keys of ach_cfg must be among {sorted(_ACH_KEYS)}, got {sorted(unknown)}'
+        )
+    if 'product_norm' in checked:
+        check_product_norm(checked['product_norm'], 'ach_cfg')
+    return checked
+
+
+def check_product_norm(name: str, where: str) -> None:
+    """Raises a ValueError that names the place, unless products can be normalised by this."""
+    if name not in _PRODUCT_NORMS:
+        raise ValueError(
+            f'product_norm must be {" or ".join(map(repr, _PRODUCT_NORMS))} in {where}, '
+            f'got {name!r}'
+        )

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,17 +14,10 @@ from ..layers import (
     AdaptiveBottleneck,
     AdaptiveCrossHadamard,
     ConvNormAct,
-    DySoft,
     GhostExpansion,
 )
-from .architectures import ARCHITECTURES, Block
-
-_BLOCK_KEYS = {
-    'conv': {'channels', 'kernel', 'stride', 'act'},
-    'ghost': {'channels', 'expand', 'kernel', 'stride'},
-    'ach': {'channels', 'num_selected', 'kernel', 'product_norm'},
-}
-_ACH_KEYS = {'straight_through', 'selection', 'adapt_temperature', 'product_norm'}
+from .architectures import ARCHITECTURES, Block, check_ach_cfg, find_architecture
+from .norms import make_norm_layer, make_product_norm
 
 
 class HadaptiveNet(BaseModule):
@@ -79,7 +71,7 @@ class HadaptiveNet(BaseModule):
                 dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
             ]
         super().__init__(init_cfg)
-        table = _table(arch)
+        table = find_architecture(arch)
         stages = table['stages']
         last = len(stages)
         self.arch = arch
@@ -92,8 +84,8 @@ class HadaptiveNet(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self._norm_layer = partial(build_norm, dict(norm_cfg or dict(type='BN')))
-        self._ach_cfg = _checked_ach_cfg(ach_cfg)
+        self._norm_layer = make_norm_layer(norm_cfg)
+        self._ach_cfg = check_ach_cfg(ach_cfg)
 
         channels, stride = 3, 1
         self.out_channels: tuple[int, ...] = ()
@@ -185,7 +177,7 @@ class HadaptiveNet(BaseModule):
             expansion = GhostExpansion(in_channels, in_channels * block['expand'], norm_layer)
         else:
             options = dict(product_norm=block['product_norm']) | self._ach_cfg
-            product_norm = DySoft if options.pop('product_norm') == 'DySoft' else norm_layer
+            product_norm = make_product_norm(options.pop('product_norm'), norm_layer)
             expansion = AdaptiveCrossHadamard(
                 in_channels, block['num_selected'], product_norm, norm_layer, **options
             )
@@ -239,11 +231,6 @@ class HadaptiveNet(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
-    """Builds a normalisation as mmcv's ``build_norm_layer`` does, without its name."""
-    return build_norm_layer(norm_cfg, channels)[1]
-
-
 class _FixedRunningStatistics:
     """Lets batch normalisations use the batch without counting it a second time."""
 
@@ -266,48 +253,6 @@ class _FixedRunningStatistics:
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """The contexts of the first forward pass and of the recomputation."""
     return nullcontext(), _FixedRunningStatistics(block)
-
-
-def _table(arch: str | dict[str, Any]) -> dict[str, Any]:
-    """The table of a name, or the given table if it is one."""
-    if isinstance(arch, str):
-        if arch not in ARCHITECTURES:
-            raise ValueError(
-                f'arch must be one of {sorted(ARCHITECTURES)} or a table, got {arch!r}'
-            )
-        return ARCHITECTURES[arch]
-    if not isinstance(arch, dict) or not {'stages', 'final_channels'} <= arch.keys():
-        raise TypeError(
-            f'arch must be one of {sorted(ARCHITECTURES)} or dict(stages=..., final_channels=...), '
-            f'got {arch!r}'
-        )
-    if not arch['stages'] or not all(arch['stages']):
-        raise ValueError(f"arch['stages'] must be a list of non-empty stages, got {arch['stages']}")
-    for index, stage in enumerate(arch['stages']):
-        for block in stage:
-            where = f"arch['stages'][{index}]: {dict(block)}"
-            keys = _BLOCK_KEYS.get(block.get('type'))
-            if keys is None:
-                raise ValueError(f'type must be one of {sorted(_BLOCK_KEYS)} in {where}')
-            if block.keys() - {'type'} != keys:
-                raise ValueError(f'the keys must be type, {", ".join(sorted(keys))} in {where}')
-            if block.get('product_norm', 'BN') not in ('DySoft', 'BN'):
-                raise ValueError(f"product_norm must be 'DySoft' or 'BN' in {where}")
-    return arch
-
-
-def _checked_ach_cfg(ach_cfg: dict[str, Any] | None) -> dict[str, Any]:
-    checked = dict(ach_cfg or {})
-    unknown = checked.keys() - _ACH_KEYS
-    if unknown:
-        raise ValueError(
-            f'the keys of ach_cfg must be among {sorted(_ACH_KEYS)}, got {sorted(unknown)}'
-        )
-    if checked.get('product_norm', 'BN') not in ('DySoft', 'BN'):
-        raise ValueError(
-            f"ach_cfg['product_norm'] must be 'DySoft' or 'BN', got {checked['product_norm']!r}"
-        )
-    return checked
 
 
 def _checked_indices(out_indices: Sequence[int], last: int) -> tuple[int, ...]:

@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,6 +21,7 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from ..deploy import fuse_for_inference
+from ..runtime.files import write_whole
 from .errors import ExportError
 from .network import ExportNetwork, Mode
 from .preprocessing import Preprocessing, set_input_size
@@ -349,26 +348,3 @@ def _detection_difference(expected: list, actual: list[np.ndarray]) -> float:
             if distances.shape[1 - axis]:
                 largest = max(largest, float(distances.min(axis, initial=np.inf).max()))
     return largest
-
-
-def write_whole(content: bytes, out: Path) -> None:
-    """Writes a file whole or not at all.
-
-    Args:
-        content: What it is to hold.
-        out: Its place; missing folders are made.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    unfinished = out.with_name(out.name + '.unfinished')
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open('wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(out)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

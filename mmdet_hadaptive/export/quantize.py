@@ -16,8 +16,9 @@ from mmengine.registry import init_default_scope
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from ..runtime.files import write_whole
 from .errors import ExportError
-from .export import run_pipeline, write_whole
+from .export import run_pipeline
 from .preprocessing import Preprocessing, set_input_size
 
 

@@ -1,7 +1,5 @@
 """Checkpoints of which no interruption leaves half a one."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,47 +11,25 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-_UNFINISHED = '.unfinished'
+from ..runtime.files import UNFINISHED, write_whole
 
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """Local files that are written whole or not at all.
-
-    A file is written under another name, flushed to the disk and then renamed, so that its own
-    name never stands for a part of it.
-    """
+    """Local files that are written whole or not at all, by :func:`write_whole`."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file.
-
-        Args:
-            obj: The content.
-            filepath: The file; its folder is made if needed.
+        """Writes a file; its folder is made if needed.
 
         Raises:
-            OSError: If the file cannot be written, say because the disk is full. What was there
-                before is still there.
+            OSError: If it cannot be written; says that earlier checkpoints are whole.
         """
-        path = Path(filepath)
-        unfinished = path.with_name(path.name + _UNFINISHED)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+            write_whole(obj, filepath)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            message = f'{error.strerror}: {path} ({len(obj) / 2**20:.1f} MiB) was not written'
-            if path.parent.is_dir():
-                free = shutil.disk_usage(path.parent).free / 2**20
-                message += f'; {free:.1f} MiB are free there'
             raise OSError(
                 error.errno,
-                f'{message}. Earlier checkpoints are whole: make room, or make the folder '
-                'writable, and go on with --resume',
+                f'{error.strerror}. Earlier checkpoints are whole, resume with --resume',
             ) from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
@@ -98,7 +74,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if is_main_process():
             for folder in {str(self.out_dir), runner.work_dir}:
-                for path in Path(folder).glob(f'*{_UNFINISHED}'):
+                for path in Path(folder).glob(f'*{UNFINISHED}'):
                     path.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:

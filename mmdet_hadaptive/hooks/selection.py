@@ -14,14 +14,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..selection import (
-    SelectionStatistics,
-    adaptive_layers,
-    collect_statistics,
-    draw_channels,
-    draw_feature_maps,
-    draw_pairs,
-)
+from ..analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
+from ..analysis.selection_statistics import SelectionStatistics, adaptive_layers, collect_statistics
 
 
 @HOOKS.register_module()

@@ -39,7 +39,7 @@ def test_layer_norm_and_stride():
     assert len(norms) == 4
     assert {norm.eps for norm in norms} == {0.01}
     assert layer(torch.randn(2, 8, 6, 6)).shape == (2, 8, 3, 3)
-    with pytest.raises(ValueError, match="'DySoft' or 'BN', got 'LN'"):
+    with pytest.raises(ValueError, match="'DySoft' or 'BN' in an AdaptiveBottleneck, got 'LN'"):
         MODELS.build(
             dict(
                 type='AdaptiveBottleneck',

@@ -1,0 +1,1 @@
+"""What users look at: costs, curves, predictions, and what the layers select."""

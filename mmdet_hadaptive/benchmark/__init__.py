@@ -1,0 +1,1 @@
+"""Maintainers' apparatus: measures costs, speed, accuracy and swaps, and writes the pages."""

@@ -1,0 +1,161 @@
+"""Reads checkpoints of the classifiers that the authors of Hadaptive-Net train."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backbones import ARCHITECTURES, HadaptiveNet
+from ..layers import AdaptiveCrossHadamard
+
+# Parts of our names and of theirs, within one layer.
+_NAMES = [
+    ('expansion.primary.', 'block.0.primary_conv.'),
+    ('expansion.cheap.', 'block.0.cheap_operation.'),
+    ('expansion.pointwise.', 'block.0.fc.'),
+    ('expansion.norm.', 'block.0.norm_x.'),
+    ('expansion.scorer.conv.', 'block.0.eva_net.conv.'),
+    ('expansion.product_norm.', 'block.0.norm.'),
+    ('expansion.temperature', 'block.0.tau'),
+    ('depthwise.', 'block.1.'),
+    ('projection.', 'block.2.'),
+]
+# Their linear layers, and those of MMPretrain's StackedLinearClsHead.
+_HEAD = {'classifier.0.': 'head.layers.0.fc.', 'classifier.3.': 'head.layers.1.fc.'}
+
+
+def convert_released_checkpoint(
+    path: str | Path, arch: str | None = None, with_head: bool = False
+) -> dict[str, Any]:
+    """Converts a checkpoint of the authors' release.
+
+    The temperatures are carried over. The gradient norms are not: the release keeps them as
+    integers, so that the first training step has none to compare with.
+
+    Args:
+        path: The file. Only its plain data are read (``weights_only=True``).
+        arch: 'small', 'medium' or 'large'; recognised by the weights if not given.
+        with_head: Also converts the classifier's head.
+
+    Returns:
+        ``dict(meta, state_dict)``, float32. The names are those of :class:`HadaptiveNet` with the
+        final convolution; with the head, those of an MMPretrain classifier (``backbone.`` and
+        ``head.``).
+
+    Raises:
+        ValueError: If the file is no such checkpoint, is incomplete, or is of another ``arch``;
+            names the keys.
+    """
+    if arch is not None and arch not in ARCHITECTURES:
+        raise ValueError(f'arch must be one of {sorted(ARCHITECTURES)}, got {arch!r}')
+    released = _read(Path(path))
+    recognised = _recognise(released, path)
+    if arch not in (None, recognised):
+        raise ValueError(
+            f'{path} is a checkpoint of the {recognised} network, not of the {arch} one: leave '
+            f'--arch out, or say --arch {recognised}'
+        )
+    net = HadaptiveNet(recognised, out_indices=(len(ARCHITECTURES[recognised]['stages']),))
+    names = _released_names(net)
+    head = {key: value for key, value in released.items() if '.classifier.' in key}
+    ignored = re.compile(r'layers\.\d+\.block\.0\.(tau_adj|hadamard_[ij])')
+    given = {key for key in released if key not in head and not ignored.fullmatch(key)}
+    missing, unexpected = sorted(set(names.values()) - given), sorted(given - set(names.values()))
+    if missing or unexpected:
+        raise ValueError(
+            f'{path} does not hold the {recognised} network: {len(missing)} keys are missing '
+            f'{missing[:3]}, {len(unexpected)} are unexpected {unexpected[:3]}'
+        )
+    own = net.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, value in own.items():
+        if name.endswith('last_grad_norm'):
+            state[name] = value
+            continue
+        found = released[names[name]]
+        if found.numel() != value.numel():
+            raise ValueError(
+                f'{path}: {names[name]} has the shape {tuple(found.shape)}, the {recognised} '
+                f'network needs {tuple(value.shape)}'
+            )
+        state[name] = found.reshape(value.shape).to(value.dtype)
+    _check_pairs(net, names, released, path)
+    meta = dict(source=Path(path).name, arch=recognised)
+    if not with_head:
+        return dict(meta=meta, state_dict=state)
+    state = {f'backbone.{name}': value for name, value in state.items()}
+    for old, new in _HEAD.items():
+        for part in ('weight', 'bias'):
+            found = [value for key, value in head.items() if key.endswith(old + part)]
+            if not found:
+                raise ValueError(f'{path} has no classifier head: layers.N.{old}{part} is missing')
+            state[new + part] = found[0].float()
+    return dict(meta=meta, state_dict=state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f'{path} cannot be read as plain weights: {str(error).splitlines()[0]}'
+        ) from error
+    if not isinstance(content, dict) or 'model_state_dict' not in content:
+        keys = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
+        raise ValueError(
+            f"{path} is no checkpoint of the authors' release: it has no model_state_dict, but "
+            f'{keys}'
+        )
+    return content['model_state_dict']
+
+
+def _recognise(released: dict[str, Tensor], path: str | Path) -> str:
+    """The network whose stem and first convolution these are."""
+    keys = ('layers.0.conv.weight', 'layers.1.conv.weight', 'layers.2.conv.weight')
+    absent = [key for key in keys if key not in released]
+    if absent:
+        raise ValueError(f'{path} lacks {absent}, with which every Hadaptive-Net begins')
+    widths = [released[key].shape[0] for key in keys]
+    for arch, table in ARCHITECTURES.items():
+        blocks = [block for stage in table['stages'] for block in stage]
+        if [block['channels'] for block in blocks[:3]] == widths:
+            return arch
+    raise ValueError(
+        f'{path}: the first layers have {widths} channels, which is none of {list(ARCHITECTURES)}'
+    )
+
+
+def _released_names(net: HadaptiveNet) -> dict[str, str]:
+    """The authors' name for each of ours."""
+    layers: dict[str, int] = {}
+    names = {}
+    for name in net.state_dict():
+        stage, index, rest = name.split('.', 2)
+        layer = layers.setdefault(f'{stage}.{index}', len(layers))
+        if rest.endswith('last_grad_norm'):
+            continue
+        for ours, theirs in _NAMES:
+            if rest.startswith(ours):
+                rest = theirs + rest.removeprefix(ours)
+                break
+        # Convolutions with normalisation; the other two normalisations have been renamed above.
+        rest = re.sub(r'(^|conv\.|operation\.|[12]\.)norm\.', r'\1bn.', rest)
+        names[name] = f'layers.{layer}.{rest}'
+    return names
+
+
+def _check_pairs(
+    net: HadaptiveNet, names: dict[str, str], released: dict[str, Tensor], path: str | Path
+) -> None:
+    """Refuses products in another order, for whose norm and convolutions ours would be wrong."""
+    for module_name, module in net.named_modules():
+        if isinstance(module, AdaptiveCrossHadamard):
+            layer = names[f'{module_name}.temperature'].removesuffix('tau')
+            order = torch.triu_indices(module.num_selected, module.num_selected, 1)
+            for key, expected in zip(('hadamard_i', 'hadamard_j'), order, strict=True):
+                found = released.get(layer + key)
+                if found is not None and not torch.equal(found.flatten().long(), expected):
+                    raise ValueError(f'{path}: {layer}{key} orders the products differently')

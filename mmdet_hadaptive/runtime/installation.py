@@ -1,0 +1,86 @@
+"""Says what is wrong with the installed OpenMMLab libraries, before they fail somewhere inside."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from packaging.version import Version
+
+# The names under which each module is distributed; the last one is the maintained fork.
+_DISTRIBUTIONS = {
+    'torch': ('torch',),
+    'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
+    'mmdet': ('mmdet', 'onedl-mmdetection'),
+}
+_NEEDED = (
+    'mmdet 3.1 to 3.3 with mmengine 0.10 and mmcv 2.0.1 to 2.1 built with its ops, '
+    'or onedl-mmdetection 3.5 with its own mmengine and mmcv'
+)
+_INSTALL_MMCV = (
+    'pip uninstall -y mmcv mmcv-lite mmcv-full; pip install ninja "setuptools<81" wheel && '
+    'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --no-binary mmcv mmcv==2.1.0'
+)
+_UNKNOWN = 'of unknown version'  # a source folder on the path
+_INSTALL_SETUPTOOLS = 'pip install "setuptools>=77.0.3,<81"'
+_INSTALL_MMDET = 'pip install mmengine==0.10.7 mmdet==3.3.0'
+
+
+def check_installation() -> None:
+    """Checks that MMDetection and what it stands on can carry this package.
+
+    Raises:
+        ImportError: If a part is missing, too old, too new, or mmcv comes without compiled
+            ops. The message names what was found, what is needed and the command that fixes it.
+    """
+    found = {module: _installed(module) for module in _DISTRIBUTIONS}
+    try:
+        problem, remedy = _problem(found)
+    except ImportError as error:
+        problem, remedy = f'MMDetection cannot be imported ({error})', _INSTALL_MMDET
+    if problem:
+        parts = ', '.join(f'{module} {number or "missing"}' for module, number in found.items())
+        raise ImportError(
+            f'mmdet_hadaptive cannot run on this installation: {problem}.\n'
+            f'  found:  {parts}\n'
+            f'  needed: {_NEEDED}\n'
+            f'  remedy: {remedy}'
+        )
+
+
+def _problem(found: dict[str, str | None]) -> tuple[str, str]:
+    """The first problem and the command against it, or two empty strings."""
+    number = found['mmdet']
+    if number and number != _UNKNOWN and Version(number) < Version('3.1'):
+        return f'mmdet {number} is too old', f'{_INSTALL_MMCV} && {_INSTALL_MMDET}'
+    if not found['mmengine']:
+        return 'mmengine is missing', _INSTALL_MMDET
+    if not found['mmcv']:
+        return 'mmcv is missing', _INSTALL_MMCV
+    try:
+        import_module('mmdet')
+    except AssertionError as error:  # mmdet's own check of mmcv and mmengine
+        remedy = _INSTALL_MMCV if 'MMCV' in str(error) else _INSTALL_MMDET
+        return str(error).rstrip('.'), remedy
+    try:
+        import_module('mmcv.ops')
+    except ImportError as error:
+        return f'mmcv {found["mmcv"]} has no working compiled ops ({error})', _INSTALL_MMCV
+    if find_spec('pkg_resources') is None:
+        # MMEngine imports it only when it looks for the configs of MMDetection.
+        return 'setuptools has no pkg_resources, which mmengine imports', _INSTALL_SETUPTOOLS
+    # These import what MMDetection stands on, such as pycocotools.
+    import_module('mmdet.datasets')
+    import_module('mmdet.models')
+    return '', ''
+
+
+def _installed(module: str) -> str | None:
+    if find_spec(module) is None:
+        return None
+    for name in _DISTRIBUTIONS[module]:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return _UNKNOWN

@@ -1,0 +1,70 @@
+"""Compares parameters, multiply-accumulates and latency of detectors, all measured in turn.
+
+What is counted and timed is the network, without post-processing, with random weights; for the
+times all are fused alike.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import torch
+
+import mmdet_hadaptive  # noqa: F401
+from mmdet_hadaptive.benchmark.costs import draw, load_entry, markdown, measure, rows
+
+
+def main() -> None:
+    """Prints the table, and writes it where the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='+', type=Path, help='config files')
+    parser.add_argument('--reference', help='name of the config to compare with; the first')
+    parser.add_argument('--rounds', type=int, default=20, help='0 measures no times')
+    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--onnx', type=Path, metavar='DIR', help='times DIR/NAME.onnx as well')
+    parser.add_argument('--markdown', type=Path, metavar='FILE')
+    parser.add_argument('--csv', type=Path, metavar='FILE')
+    parser.add_argument('--picture', type=Path, metavar='FILE', help='mAP over MACs; needs results')
+    parser.add_argument('--results', type=Path, help='results.jsonl of run_benchmark.py')
+    args = parser.parse_args()
+    if bool(args.picture) != bool(args.results):
+        parser.error('--picture and --results go together')
+    if args.rounds == 1 or args.rounds < 0:
+        parser.error(f'--rounds must be 0 or at least 2, got {args.rounds}')
+    stems = [path.stem for path in args.configs]
+    reference = args.reference or stems[0]
+    if reference not in stems:
+        parser.error(f'--reference must be one of {", ".join(stems)}, got {reference}')
+
+    entries = []
+    for path in args.configs:
+        entry = load_entry(path)
+        entry.model.to(args.device)
+        entries.append(entry)
+    if args.rounds:
+        measure(entries, args.batch, args.threads, args.rounds, args.onnx)
+    table = rows(entries, reference)
+    print(markdown(table), end='')
+    if args.rounds:
+        print(
+            f'\nms per batch of {args.batch}, medians of {args.rounds} rounds in turn, '
+            f'{args.threads} threads, {args.device}, torch {torch.__version__}; ratios to '
+            f'{reference}: medians and quartiles of the ratios within a round'
+        )
+    if args.markdown:
+        args.markdown.write_text(markdown(table))
+    if args.csv:
+        with args.csv.open('w', newline='') as file:
+            writer = csv.writer(file)
+            writer.writerow(heading.strip() for heading in table[0])
+            writer.writerows(cells.values() for cells in table)
+    if args.picture:
+        results = [json.loads(line) for line in args.results.read_text().splitlines()]
+        draw(entries, results, args.picture)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,120 @@
+"""Trains a suite of configs with several seeds and prints the table; goes on where it stopped."""
+
+import argparse
+from itertools import groupby
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdet_hadaptive.benchmark.accuracy import (
+    Run,
+    comparison_table,
+    data_root_options,
+    train_all,
+)
+from mmdet_hadaptive.datasets import make_shapes
+from mmdet_hadaptive.pretraining import pretrained_options
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+SHAPES = 'ssdlite/ssdlite_hadaptive-s_shapes.py'
+BCCD = 'ssdlite/ssdlite_hadaptive-s_bccd.py'
+ABLATIONS = ('reversed-sign', 'fixed-selection', 'constant-temperature', 'bn-products')
+# The cheapest to train come first.
+BASELINES = (
+    'mobilenetv3-small',
+    'ghostnet',
+    'mobilenetv4-conv-small',
+    'repghostnet',
+    'mobilenetv3-large',
+    'efficientnet-lite0',
+    'mobilenetv2',
+    'starnet-s1',
+    'ghostnetv3',
+)
+COCO = [
+    *(f'{name}_8xb24-600e_coco.py' for name in (
+        *(f'ssdlite/ssdlite_hadaptive-{size}' for size in 'sml'),
+        *(f'baselines/ssdlite_{name}' for name in BASELINES),
+    )),
+    *(f'{name}_fpn_1x_coco.py' for name in (
+        *(f'retinanet/retinanet_hadaptive-{size}' for size in 'sml'),
+        *(f'baselines/retinanet_{name}' for name in BASELINES),
+    )),
+]  # fmt: skip
+
+# Per suite, configs (the first of each detector is what its others are compared with) and seeds.
+SUITES = {
+    'ablation-shapes': (
+        [SHAPES, *(f'ablation/ssdlite_hadaptive-s-{name}_shapes.py' for name in ABLATIONS)],
+        (0, 1, 2),
+    ),
+    'ablation-bccd': (
+        [BCCD, 'ablation/ssdlite_hadaptive-s-reversed-sign_bccd.py'],
+        (0, 1),
+    ),
+    'bccd': ([BCCD, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)], (0, 1)),
+    'coco': (COCO, (0,)),
+}
+PUBLISHED = """Published by others, not measured here (COCO val2017):
+
+| detector | input | mAP | source |
+|---|---|---|---|
+| SSD, Hadaptive-Net-L | not given | 23.2 | the paper's authors |
+| SSDLite, MobileNetV2, 600 epochs from scratch | 320 | 21.3 | MMDetection |
+| SSDLite, MobileNetV3-Large | 320 | 21.3 | torchvision |
+| RetinaNet, GhostNet 1.1x | 1333 x 800 | 26.6 | GhostNet's authors |
+| RetinaNet, MobileNetV3 | 1333 x 800 | 26.4 | GhostNet's authors |
+| RetinaNet, MobileNetV2 | 1333 x 800 | 26.7 | GhostNet's authors |
+| RetinaNet, ResNet-18, 1x | 1333 x 800 | 31.7 | MMDetection |
+"""
+
+
+def main() -> None:
+    """Runs the suites that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--suite', nargs='+', required=True, choices=SUITES)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark'))
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
+    parser.add_argument('--gpus', type=int, default=1, help='GPUs (or processes) of each training')
+    parser.add_argument('--data-root', type=Path, help="in place of the configs' data_root")
+    parser.add_argument(
+        '--pretrained',
+        type=Path,
+        metavar='DIR',
+        help="start from DIR/hadaptive-s.pth and so on; backbones of timm load timm's weights",
+    )
+    parser.add_argument(
+        '--configs', nargs='+', default=[''], help='only configs with one of these in their names'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], help='overrides for all configs, key=value'
+    )
+    args = parser.parse_args()
+    for suite in args.suite:
+        names, seeds = SUITES[suite]
+        if SHAPES in names:
+            make_shapes('data/shapes', 1000, 160)
+        paths = [CONFIGS / name for name in names if any(part in name for part in args.configs)]
+        options = {path: list(args.cfg_options) for path in paths}
+        for path in paths:
+            if args.data_root:
+                options[path] += data_root_options(path, str(args.data_root))
+            if args.pretrained:
+                checkpoint = args.pretrained / f'{path.stem.split("_")[1]}.pth'
+                words = pretrained_options(Config.fromfile(path), str(checkpoint))
+                if str(checkpoint) in ' '.join(words) and not checkpoint.is_file():
+                    parser.error(f'{path.stem} needs {checkpoint}: put a checkpoint there')
+                options[path] += words
+        runs = [Run(path, seed, tuple(options[path])) for seed in seeds for path in paths]
+        results = train_all(runs, args.work_dir / suite, args.jobs, args.gpus)
+        print(f'\n{suite}\n')
+        results.sort(key=lambda result: result['config'].split('_')[0], reverse=True)
+        for _, group in groupby(results, key=lambda result: result['config'].split('_')[0]):
+            of_detector = list(group)
+            print(comparison_table(of_detector, of_detector[0]['config']), end='\n\n')
+        if suite == 'coco':
+            print(PUBLISHED)
+
+
+if __name__ == '__main__':
+    main()
