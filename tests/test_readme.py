@@ -16,6 +16,8 @@ DOCS = ROOT / 'docs'
 README = (ROOT / 'README.md').read_text()
 BACKBONE = (DOCS / 'backbone.md').read_text()
 PAGES = sorted([*ROOT.glob('*.md'), *DOCS.glob('*.md'), *(ROOT / 'configs').rglob('README.md')])
+# A record of changes names what is no longer there.
+PRESENT = [page for page in PAGES if page.name != 'CHANGELOG.md']
 MAX_PICTURE = 300_000
 
 
@@ -119,10 +121,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize('page', PAGES, ids=name)
+@pytest.mark.parametrize('page', PRESENT, ids=name)
 def test_named_files_exist(page):
     text = re.sub(r'\S*://\S*', '', page.read_text())
     for path in re.findall(r'(?<![\w/.])(?:tools|configs|tests)/[\w./-]+\.(?:py|sh)', text):
+        if path == 'tools/TOOL.py':  # stands for any
+            continue
         assert (ROOT / path).exists(), path
 
 
