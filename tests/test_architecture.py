@@ -49,7 +49,7 @@ def found_arrows():
     arrows = {room(path): set() for path in MODULES}
     for path in MODULES:
         targets = {parts[0] for parts, _ in imports_of_package(path)}
-        arrows[room(path)] |= targets - {room(path)}
+        arrows[room(path)] |= targets & arrows.keys() - {room(path)}
     return arrows
 
 
