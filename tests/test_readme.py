@@ -1,14 +1,51 @@
+import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
-from mmdet_hadaptive.backbones import HadaptiveNet
+from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
 
-README = (Path(__file__).parents[1] / 'README.md').read_text()
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / 'docs'
+README = (ROOT / 'README.md').read_text()
+BACKBONE = (DOCS / 'backbone.md').read_text()
+PAGES = sorted([*ROOT.glob('*.md'), *DOCS.glob('*.md'), *(ROOT / 'configs').rglob('README.md')])
+# A record of changes names what is no longer there.
+PRESENT = [page for page in PAGES if page.name != 'CHANGELOG.md']
+MAX_PICTURE = 300_000
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose(page):
+    """The text of a page without its code."""
+    return re.sub(r'```.*?```|`[^`\n]*`', '', page.read_text(), flags=re.DOTALL)
+
+
+def links(page):
+    return re.findall(r'\]\((?!https?:)([^)\s]+)\)', prose(page))
+
+
+def anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def rows(text, heading):
+    """The table below a line of headings: the cells of each row, without bold type."""
+    table = text.partition(heading)[2].lstrip('\n').split('\n\n')[0]
+    lines = [line.replace('**', '').strip('|').split('|') for line in table.splitlines()[1:]]
+    return [[cell.strip() for cell in line] for line in lines]
 
 
 def test_the_swapped_detector_runs():
@@ -22,18 +59,90 @@ def test_the_swapped_detector_runs():
     assert [score.shape[-1] for score in scores] == [16, 8, 4, 2, 1]
 
 
+def test_the_plain_snippet_runs(capsys):
+    (snippet,) = re.findall(r'```python\n(import torch\n.*?)```', BACKBONE, re.DOTALL)
+    exec(snippet, {})
+    shapes = [(2, 64, 28, 28), (2, 96, 14, 14), (2, 128, 7, 7)]
+    assert capsys.readouterr().out == f'{shapes} (8, 16, 32)\n'
+
+
 def test_the_table_of_channels_is_right():
-    rows = re.findall(r'^\| (small|medium|large) \|(.*)\|$', README, re.MULTILINE)
-    assert len(rows) == 3
-    for arch, cells in rows:
+    table = re.findall(r'^\| (small|medium|large) \|(.*)\|$', BACKBONE, re.MULTILINE)
+    assert [arch for arch, _ in table] == list(ARCHITECTURES)
+    for arch, cells in table:
         channels = tuple(int(cell) for cell in cells.split('|') if cell.strip())
         net = HadaptiveNet(arch, out_indices=range(1, len(channels) + 1))
         assert net.out_channels == channels
 
 
-def test_named_files_exist():
-    root = Path(__file__).parents[1]
-    for path in re.findall(r'\]\((?!http)([^)]+)\)', README):
-        assert (root / path.split('#')[0]).exists(), path
-    for path in re.findall(r'(?:tools|configs)/[\w./-]+\.(?:py|sh)', README):
-        assert (root / path).exists(), path
+def test_the_results_are_those_of_the_benchmark():
+    benchmark = (DOCS / 'benchmark.md').read_text()
+    heading = '| config | input | parameters M | ratio | MACs G | ratio | backbone M | backbone G |'
+    costs = rows(benchmark, f'{heading} PyTorch ms | PyTorch ratio |')
+    accuracy = rows(benchmark, '| config | seeds | mAP | mAP50 | difference in mAP |')
+    scores = {row[0].split('_')[1]: row[2] for row in accuracy}
+    expected = [
+        [row[0].split('_')[1], *row[2:6], row[9], scores.get(row[0].split('_')[1], '')]
+        for row in costs
+    ]
+    assert len(expected) == 12
+    assert len(scores) == 6
+    shown = rows(
+        README,
+        '| SSDLite with | parameters M | ratio | MACs G | ratio | PyTorch ms ratio | BCCD mAP |',
+    )
+    assert shown == expected
+
+
+def test_the_number_of_swapped_folders_is_that_of_the_sweep():
+    ((folders, works),) = re.findall(r"MMDetection's (\d+)\s+folders of configs (\d+)", README)
+    results = re.findall(
+        r'^\| \S+ \| \S+\.py \| ([\w ]+) \|', (DOCS / 'swap.md').read_text(), re.MULTILINE
+    )
+    assert (int(folders), int(works)) == (len(results), results.count('works'))
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_the_pictures_show_the_present_architectures(arch):
+    def table(picture):
+        return json.loads(Image.open(DOCS / picture).text['Description'])
+
+    hint = 'run tools/development/draw_architecture.py'
+    assert table(f'backbone_{arch}.png') == ARCHITECTURES[arch], hint
+    assert table('ach_block.png') in ARCHITECTURES['small']['stages'][3], hint
+
+
+@pytest.mark.parametrize('page', PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        path, _, anchor = link.partition('#')
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize('page', PRESENT, ids=name)
+def test_named_files_exist(page):
+    text = re.sub(r'\S*://\S*', '', page.read_text())
+    for path in re.findall(r'(?<![\w/.])(?:tools|configs|tests)/[\w./-]+\.(?:py|sh)', text):
+        if path == 'tools/TOOL.py':  # stands for any
+            continue
+        assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_index():
+    listed = {link.partition('#')[0] for link in links(DOCS / 'README.md')}
+    assert {page.name for page in DOCS.glob('*.md')} - {'README.md'} <= listed
+
+
+def test_pictures_are_small_and_shown():
+    shown = {(page.parent / link).resolve() for page in PAGES for link in links(page)}
+    pictures = [path for path in DOCS.iterdir() if path.suffix in {'.png', '.jpg', '.svg'}]
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size < MAX_PICTURE, picture.name
+        assert picture in shown, picture.name
+
+
+def test_the_readme_is_short():
+    assert README.count('\n') <= 200

@@ -1,0 +1,109 @@
+"""The rules of docs/architecture.md, held against the imports of every module."""
+
+import ast
+import re
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'mmdet_hadaptive'
+# .mim links to the folders of configs and tools.
+MODULES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
+LIBRARIES = {
+    'ops': {'torch', 'triton'},
+    'layers': {'torch'},
+    'backbones': {'torch', 'mmengine', 'mmcv'},
+}
+MAX_LINES = 400
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix('').parts[0]
+
+
+def imports(path):
+    """Dotted name and the name that it is bound to, of everything that a file imports."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, alias.asname or alias.name
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            module = '.'.join((*start, *([node.module] if node.module else [])))
+            for alias in node.names:
+                yield f'{module}.{alias.name}', alias.asname or alias.name
+
+
+def imports_of_package(path):
+    for name, bound in imports(path):
+        first, _, rest = name.partition('.')
+        if first == PACKAGE.name and rest:
+            yield rest.split('.'), bound
+
+
+def found_arrows():
+    arrows = {room(path): set() for path in MODULES}
+    for path in MODULES:
+        targets = {parts[0] for parts, _ in imports_of_package(path)}
+        arrows[room(path)] |= targets & arrows.keys() - {room(path)}
+    return arrows
+
+
+def documented_arrows():
+    page = (ROOT / 'docs/architecture.md').read_text().partition('## The import rule')[0]
+    rows = re.findall(r'^\| `(\w+)` \| .* \|([^|]*)\|$', page, re.MULTILINE)
+    return {name: set(re.findall(r'`(\w+)`', cell)) for name, cell in rows}
+
+
+def private(name):
+    return name.startswith('_') and not name.startswith('__')
+
+
+def test_rooms_import_what_the_table_says():
+    assert found_arrows() == documented_arrows()
+
+
+def test_no_circle_of_rooms():
+    # Raises CycleError, which names the circle.
+    assert [*TopologicalSorter(found_arrows()).static_order()]
+
+
+def test_the_order_of_the_rule():
+    arrows = found_arrows()
+    assert arrows['ops'] == set()
+    assert arrows['layers'] <= {'ops'}
+    for name in ('backbones', 'heads'):
+        assert arrows[name] <= {'ops', 'layers'}
+    assert [name for name, targets in arrows.items() if 'benchmark' in targets] == []
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module(path):
+    text = path.read_text()
+    lines = text.count('\n')
+    assert lines <= MAX_LINES
+    libraries = {name.split('.')[0] for name, _ in imports(path)} - sys.stdlib_module_names
+    assert not libraries & {'tools', 'tests'}
+    if room(path) in LIBRARIES:
+        assert libraries - {PACKAGE.name} <= LIBRARIES[room(path)]
+
+    own = {bound: parts for parts, bound in imports_of_package(path)}
+    assert [parts for parts in own.values() if any(map(private, parts))] == []
+    reached = [
+        f'{node.value.id}.{node.attr}'
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in own
+        and private(node.attr)
+    ]
+    assert reached == []
+
+
+def test_tools_for_users_do_without_the_benchmark():
+    for path in (ROOT / 'tools').glob('*.py'):
+        assert [parts for parts, _ in imports_of_package(path) if parts[0] == 'benchmark'] == []
