@@ -18,6 +18,6 @@ model = dict(
     ),
 )
 
-# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='mmdet.AtomicCheckpointHook', max_keep_ckpts=3))
 custom_hooks = [dict(type='mmdet.StopOnInvalidLossHook'), dict(type='mmdet.EpochSeedHook')]

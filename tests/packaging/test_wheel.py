@@ -1,0 +1,269 @@
+"""What an installation brings: configs and tools, under the names that OpenMMLab gives them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SITE_PACKAGES = sysconfig.get_path('purelib')
+SHAPES = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s_shapes.py'
+OPTIONS = (
+    '--cfg-options',
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
+    'train_dataloader.dataset.times=1',
+    'train_dataloader.dataset.dataset.indices=4',
+    'train_dataloader.batch_size=2',
+    'default_hooks.logger.interval=1',
+    *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
+    *(f'{split}_dataloader.persistent_workers=False' for split in ('val', 'test')),
+)
+
+
+def run(python, *arguments, cwd):
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+    environment.pop('PYTHONPATH', None)
+    result = subprocess.run(
+        [python, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout[-4000:]
+    return result.stdout
+
+
+def build(function, source, out):
+    """Calls a hook of the build backend, as pip does, without looking for anything to download."""
+    code = f'from setuptools import build_meta; build_meta.{function}({str(out)!r})'
+    run(sys.executable, '-c', code, cwd=source)
+    (made,) = out.iterdir()
+    return made
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A copy of what is built, because building leaves folders behind."""
+    folder = tmp_path_factory.mktemp('source') / 'clone'
+    ignore = shutil.ignore_patterns('__pycache__')
+    for name in ('mmdet_hadaptive', 'configs', 'tools'):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
+    for name in ('LICENSE', 'README.md', 'model-index.yml', 'pyproject.toml'):
+        shutil.copy(ROOT / name, folder)
+    for file in ROOT.glob('requirements*.txt'):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory):
+    return build('build_wheel', source, tmp_path_factory.mktemp('wheel'))
+
+
+@pytest.fixture(scope='module')
+def environment(tmp_path_factory):
+    """Makes a virtual environment with one wheel, which sees the libraries of this one behind it."""
+
+    def install(wheel):
+        folder = tmp_path_factory.mktemp('environment')
+        venv.create(folder)
+        python = folder / 'bin/python'
+        options = ('--quiet', '--no-index', '--no-deps')
+        run(
+            sys.executable, '-m', 'pip', '--python', python, 'install', *options, wheel, cwd=folder
+        )
+        (site_packages,) = folder.glob('lib/python*/site-packages')
+        # A path in such a file comes after the folder that the file is in, and is not searched for
+        # other such files: the package that is installed there, perhaps editable, is not seen.
+        (site_packages / 'libraries.pth').write_text(SITE_PACKAGES)
+        return python
+
+    return install
+
+
+@pytest.fixture(scope='module')
+def python(environment, wheel, tmp_path_factory):
+    """The interpreter of an environment with the wheel."""
+    python = environment(wheel)
+    code = 'import mmdet_hadaptive; print(mmdet_hadaptive.__file__)'
+    file = Path(run(python, '-c', code, cwd=tmp_path_factory.mktemp('empty')).splitlines()[-1])
+    assert file.is_relative_to(python.parents[1])
+    return python
+
+
+@pytest.fixture(scope='module')
+def work(shapes):
+    """A folder with data sets and nothing else; the shapes pass for COCO too."""
+    from mmdet.datasets import CocoDataset
+
+    work = shapes.parents[1]
+    coco = work / 'data/coco'
+    (coco / 'annotations').mkdir(parents=True)
+    classes = CocoDataset.METAINFO['classes']
+    for split in ('train', 'val'):
+        (coco / f'{split}2017').symlink_to(shapes / split)
+        file = f'annotations/instances_{split}'
+        content = json.loads((shapes / f'{file}.json').read_text())
+        content['categories'] = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
+        (coco / f'{file}2017.json').write_text(json.dumps(content))
+    return work
+
+
+@pytest.fixture
+def mim(python, work):
+    if next(metadata.Distribution.discover(name='mmdet'), None) is None:
+        pytest.skip('OpenMIM knows MMDetection by its official name only: run without STACK=onedl')
+    return lambda *arguments: run(python, '-m', 'mim', *arguments, cwd=work)
+
+
+def check_training(output):
+    assert 'Epoch(train)  [1][2/2]' in output
+    assert re.search(r'Epoch\(val\) *\[1\]\[8/8\]', output)
+    # Nothing is said about scopes or registries.
+    assert not re.findall(r'.*(?:scope|registry|registries|not installed).*', output)
+
+
+def test_wheel_has_configs_tools_and_index(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    mim = 'mmdet_hadaptive/.mim/'
+    for name, data in content.items():
+        if name.startswith(mim):
+            assert data == (ROOT / name.removeprefix(mim)).read_bytes(), name
+    assert 'mmdet_hadaptive/py.typed' in content
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for pattern in ('configs/**/*.*', 'tools/*.*')
+        for path in ROOT.glob(pattern)
+        if path.suffix in ('.py', '.yml', '.md', '.sh')
+    }
+    for metafile in yaml.safe_load(content[f'{mim}model-index.yml'])['Import']:
+        described = yaml.safe_load(content[mim + metafile])
+        expected |= {collection['README'] for collection in described['Collections']}
+        expected |= {model['Config'] for model in described['Models']}
+    assert {mim + name for name in expected} <= set(content)
+    assert not [name for name in content if 'development' in name]
+
+
+def test_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
+    for name in ('sdist', 'wheel'):
+        (tmp_path / name).mkdir()
+    with tarfile.open(build('build_sdist', source, tmp_path / 'sdist')) as archive:
+        archive.extractall(tmp_path, filter='data')
+    (folder,) = tmp_path.glob('mmdet_hadaptive-*')
+    again = build('build_wheel', folder, tmp_path / 'wheel')
+    contents = []
+    for file in (wheel, again):
+        with zipfile.ZipFile(file) as archive:
+            contents.append({info.filename: info.CRC for info in archive.infolist()})
+    assert contents[0] == contents[1]
+
+
+def test_mim_trains_a_config_by_its_name(mim):
+    name = 'ssdlite_hadaptive-s_8xb24-600e_coco.py'
+    output = mim('train', 'mmdet_hadaptive', name, '--gpus', 0, '--work-dir', 'by_name', *OPTIONS)
+    assert f'.mim/configs/ssdlite/{name} instead' in output
+    check_training(output)
+
+
+@pytest.mark.parametrize(
+    ('command', 'base'),
+    [
+        (('run', 'mmdet_hadaptive', 'train'), repr(SHAPES)),
+        # MMDetection's own script does not import this package before it reads the config.
+        (('train', 'mmdet', '--gpus', 0), f"__import__('mmdet_hadaptive') and {SHAPES!r}"),
+    ],
+    ids=['mmdet_hadaptive', 'mmdet'],
+)
+def test_mim_trains_a_config_that_inherits(mim, work, command, base):
+    config = work / 'inherits.py'
+    config.write_text(
+        f'_base_ = {base}\n'
+        'custom_hooks = _base_.custom_hooks\n'
+        "model = dict(backbone=dict(norm_cfg=dict(type='BN', eps=1e-5)))\n"
+    )
+    check_training(mim(*command, config, '--work-dir', 'inherits', *OPTIONS))
+
+
+INHERITS = f"""
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+import mmdet_hadaptive
+from mmdet.registry import HOOKS, MODELS
+
+inherits = Config.fromstring("_base_ = {SHAPES!r}\\ncustom_hooks = _base_.custom_hooks", '.py')
+assert inherits.model.backbone.arch == 'small'
+assert inherits.custom_hooks[1]._scope_ == 'mmdet_hadaptive'
+print([type(HOOKS.build(hook)).__name__ for hook in inherits.custom_hooks])
+print(type(MODELS.build(inherits.model).backbone).__name__)
+pretrain = get_config('mmdet_hadaptive::pretrain/hadaptive-m_8xb128-300e_in1k.py')
+for name in ({SHAPES!r}, 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-l_8xb24-600e_coco.py'):
+    config = get_config(name)
+    print(type(MODELS.build(config.model)).__name__, config.model.backbone.arch, config.filename)
+"""
+
+
+def check_inheritance(output, folder):
+    lines = output.splitlines()[-4:]
+    assert "['NumClassCheckHook', 'StopOnInvalidLossHook', 'EpochSeedHook'" in lines[0]
+    assert lines[1] == 'HadaptiveNet'
+    for line, arch in zip(lines[2:], ('small', 'large'), strict=True):
+        detector, found, file = line.split()
+        assert (detector, found) == ('SingleStageDetector', arch)
+        assert Path(file).is_relative_to(folder)
+        assert Path(file).is_file()
+    assert 'WARNING' not in output
+
+
+def test_configs_by_name_in_python(python, tmp_path):
+    check_inheritance(run(python, '-c', INHERITS, cwd=tmp_path), python.parents[1])
+
+
+def test_configs_by_name_when_editable(environment, source, tmp_path, tmp_path_factory):
+    editable = build('build_editable', source, tmp_path_factory.mktemp('wheel'))
+    python = environment(editable)
+    check_inheritance(run(python, '-c', INHERITS, cwd=tmp_path), source)
+    tool = source / 'mmdet_hadaptive/.mim/tools/train.py'
+    assert 'Train a detector' in run(python, tool, '--help', cwd=tmp_path)
+
+
+HELP = """
+import contextlib, io, runpy, sys
+from pathlib import Path
+from mim.utils import get_installed_path
+
+for tool in sorted(Path(get_installed_path('mmdet_hadaptive'), '.mim/tools').glob('*.py')):
+    sys.argv = [str(tool), '--help']
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        runpy.run_path(str(tool), run_name='__main__' if tool.stem != 'demo' else 'demo')
+    print(tool.stem, 'usage' in text.getvalue())
+"""
+
+
+def test_every_tool_runs_where_mim_looks_for_it(python, tmp_path):
+    pytest.importorskip('onnxruntime')
+    found = dict(line.split() for line in run(python, '-c', HELP, cwd=tmp_path).splitlines()[-11:])
+    assert found == {p.stem: str(p.stem != 'demo') for p in ROOT.glob('tools/*.py')}
+
+
+def test_mim_runs_a_tool(mim):
+    (config,) = (ROOT / 'configs/ssdlite').glob('*_shapes.py')
+    output = mim('run', 'mmdet_hadaptive', 'check_dataset', config)
+    assert output.count('nothing wrong') == 2
