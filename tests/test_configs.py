@@ -155,3 +155,11 @@ def test_all_baselines_have_all_recipes():
     }
     assert len(by_recipe['ssdlite', 'coco']) == 9
     assert len({frozenset(names) for names in by_recipe.values()}) == 1
+
+
+def test_classifiers_are_inherited_by_the_name_of_the_package():
+    pytest.importorskip('mmpretrain')
+    name = 'mmdet_hadaptive::pretrain/hadaptive-s_8xb128-300e_in1k.py'
+    config = Config.fromstring(f'_base_ = {name!r}', '.py')
+    init_default_scope(config.default_scope)
+    assert type(MODELS.build(config.model).backbone).__name__ == 'HadaptiveNet'

@@ -3,6 +3,8 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
 model = dict(
+    # Also where a config inherits this by the name of its package, whose scope is MMDetection's.
+    _scope_='mmpretrain',
     type='ImageClassifier',
     # The last index is the final 1 x 1 convolution, which detectors leave out.
     backbone=dict(type='mmdet.HadaptiveNet', arch='small', out_indices=(5,)),
