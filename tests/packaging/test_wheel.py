@@ -206,26 +206,21 @@ import mmdet_hadaptive
 from mmdet.registry import HOOKS, MODELS
 
 inherits = Config.fromstring("_base_ = {SHAPES!r}\\ncustom_hooks = _base_.custom_hooks", '.py')
-assert inherits.model.backbone.arch == 'small'
-assert inherits.custom_hooks[1]._scope_ == 'mmdet_hadaptive'
-print([type(HOOKS.build(hook)).__name__ for hook in inherits.custom_hooks])
-print(type(MODELS.build(inherits.model).backbone).__name__)
-for name in ({SHAPES!r}, 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-l_8xb24-600e_coco.py'):
-    config = get_config(name)
-    print(type(MODELS.build(config.model)).__name__, config.model.backbone.arch, config.filename)
+assert {{hook._scope_ for hook in inherits.custom_hooks}} == {{'mmdet_hadaptive'}}
+hooks = [type(HOOKS.build(hook)).__name__ for hook in inherits.custom_hooks]
+backbone = MODELS.build(inherits.model).backbone
+got = get_config('mmdet_hadaptive::ssdlite/ssdlite_hadaptive-l_8xb24-600e_coco.py')
+print(*hooks[:3], type(backbone).__name__, got.model.backbone.arch, got.filename)
 """
 
 
 def check_inheritance(output, folder):
-    lines = output.splitlines()[-4:]
-    assert "['NumClassCheckHook', 'StopOnInvalidLossHook', 'EpochSeedHook'" in lines[0]
-    assert lines[1] == 'HadaptiveNet'
-    for line, arch in zip(lines[2:], ('small', 'large'), strict=True):
-        detector, found, file = line.split()
-        assert (detector, found) == ('SingleStageDetector', arch)
-        assert Path(file).is_relative_to(folder)
-        assert Path(file).is_file()
     assert 'WARNING' not in output
+    *found, file = output.splitlines()[-1].split()
+    hooks = ['NumClassCheckHook', 'StopOnInvalidLossHook', 'EpochSeedHook']
+    assert found == [*hooks, 'HadaptiveNet', 'large']
+    assert Path(file).is_relative_to(folder)
+    assert Path(file).is_file()
 
 
 def test_configs_by_name_in_python(python, tmp_path):
@@ -233,8 +228,7 @@ def test_configs_by_name_in_python(python, tmp_path):
 
 
 def test_configs_by_name_when_editable(environment, source, tmp_path, tmp_path_factory):
-    editable = build('build_editable', source, tmp_path_factory.mktemp('wheel'))
-    python = environment(editable)
+    python = environment(build('build_editable', source, tmp_path_factory.mktemp('wheel')))
     check_inheritance(run(python, '-c', INHERITS, cwd=tmp_path), source)
 
 
@@ -243,16 +237,18 @@ import contextlib, io, runpy, sys
 from pathlib import Path
 from mim.utils import get_installed_path
 
-for tool in sorted(Path(get_installed_path('mmdet_hadaptive'), '.mim/tools').glob('*.py')):
+for tool in Path(get_installed_path('mmdet_hadaptive'), '.mim/tools').glob('*.py'):
     sys.argv = [str(tool), '--help']
     text = io.StringIO()
+    # The demo takes no arguments: its main() is not run.
+    name = 'demo' if tool.stem == 'demo' else '__main__'
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        runpy.run_path(str(tool), run_name='__main__' if tool.stem != 'demo' else 'demo')
-    print(tool.stem, 'usage' in text.getvalue())
+        module = runpy.run_path(str(tool), run_name=name)
+    print(tool.stem, module['CONFIG'].is_file() if name == 'demo' else 'usage' in text.getvalue())
 """
 
 
 def test_every_tool_runs_where_mim_looks_for_it(python, tmp_path):
     pytest.importorskip('onnxruntime')
-    found = dict(line.split() for line in run(python, '-c', HELP, cwd=tmp_path).splitlines()[-11:])
-    assert found == {p.stem: str(p.stem != 'demo') for p in ROOT.glob('tools/*.py')}
+    found = run(python, '-c', HELP, cwd=tmp_path).splitlines()
+    assert {f'{file.stem} True' for file in ROOT.glob('tools/*.py')} <= set(found)
