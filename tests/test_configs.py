@@ -73,15 +73,28 @@ def test_data_and_evaluation_belong_together(name):
         assert config.train_dataloader.drop_last
 
 
+TAIL = ['NumClassCheckHook', 'StopOnInvalidLossHook', 'EpochSeedHook']
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_all_configs_end_alike(name):
+    config = load(name)
+    assert config.default_hooks.checkpoint.type == 'AtomicCheckpointHook'
+    assert [hook.type for hook in config.custom_hooks if hook.type in TAIL] == TAIL
+    # Otherwise EpochSeedHook does not reach the workers.
+    assert config.train_dataloader.persistent_workers is False
+    assert config.test_dataloader == config.val_dataloader
+
+
 @pytest.mark.parametrize(
-    ('name', 'edge', 'parameters', 'macs'),
+    ('name', 'side', 'parameters', 'macs'),
     [
         ('ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py', 320, 1.75e6, 0.30e9),
         ('retinanet/retinanet-lite_hadaptive-s_384_600e_coco.py', 384, 1.5e6, 1.5e9),
     ],
 )
-def test_light_detectors_are_light(name, edge, parameters, macs):
-    costs = count_costs(MODELS.build(load(name).model), edge, edge)
+def test_light_detectors_are_light(name, side, parameters, macs):
+    costs = count_costs(MODELS.build(load(name).model), side, side)
     assert costs[0] <= parameters
     assert costs[1] <= macs
 
@@ -142,3 +155,11 @@ def test_all_baselines_have_all_recipes():
     }
     assert len(by_recipe['ssdlite', 'coco']) == 9
     assert len({frozenset(names) for names in by_recipe.values()}) == 1
+
+
+def test_classifiers_are_inherited_by_the_name_of_the_package():
+    pytest.importorskip('mmpretrain')
+    name = 'mmdet_hadaptive::pretrain/hadaptive-s_8xb128-300e_in1k.py'
+    config = Config.fromstring(f'_base_ = {name!r}', '.py')
+    init_default_scope(config.default_scope)
+    assert type(MODELS.build(config.model).backbone).__name__ == 'HadaptiveNet'

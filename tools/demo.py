@@ -11,7 +11,9 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmdet_hadaptive.analysis.report import draw_predictions, plot_curves
 from mmdet_hadaptive.datasets import make_shapes
 
-CONFIG = Path(__file__).resolve().parents[1] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
+# The folder with configs and tools: the repository, or .mim in an installed package.
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 WORK_DIR = Path('work_dirs/demo')
 
 
@@ -43,6 +45,8 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
     model = init_detector(config, checkpoint, device='cpu')
     draw_predictions(model, runner.val_dataloader.dataset, pictures['predictions'])
 
+    coco = CONFIG.with_name('ssdlite_hadaptive-s_8xb24-600e_coco.py')
+    command = [sys.executable, ROOT / 'tools/train.py', coco]
     print(
         f'\nCOCO mAP {mean_ap:.3f} (mAP50 {ap_50:.3f}) on '
         f'{num_val} validation images\n'
@@ -50,8 +54,7 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
         f'  loss and mAP curves:             {pictures["curves"]}\n'
         f'  checkpoint:                      {checkpoint}\n'
         'Next: put COCO under data/coco and type\n'
-        f'  {os.path.relpath(sys.executable)} tools/train.py '
-        'configs/ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
+        f'  {" ".join(map(os.path.relpath, command))}'
     )
 
 

@@ -14,7 +14,7 @@ model = dict(
 # The base learns its pre-trained backbone at a tenth of the rate; this one starts without weights.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))))
 
-# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

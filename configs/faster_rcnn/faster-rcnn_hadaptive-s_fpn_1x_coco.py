@@ -12,7 +12,7 @@ model = dict(
     neck=dict(in_channels=[32, 64, 96, 128]),
 )
 
-# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

@@ -17,7 +17,7 @@ model = dict(
     bbox_head=dict(norm_cfg=norm_cfg),
 )
 
-# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 ema_hook, switch_hook = _base_.custom_hooks
 switch_hook.switch_pipeline = train_pipeline_stage2

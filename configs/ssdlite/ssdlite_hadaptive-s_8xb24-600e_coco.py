@@ -19,7 +19,7 @@ model = dict(
     bbox_head=dict(type='SSDLiteHead', in_channels=(96, 128, 512, 256, 256, 128)),
 )
 
-# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

@@ -23,7 +23,7 @@ model = dict(
     bbox_head=dict(type='SSDLiteHead'),
 )
 
-# A run that was killed, at whatever moment, goes on with --resume as if it had not been.
+# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

@@ -29,7 +29,7 @@ class AtomicLocalBackend(LocalBackend):
         except OSError as error:
             raise OSError(
                 error.errno,
-                f'{error.strerror}. Earlier checkpoints are whole, resume with --resume',
+                f'{error.strerror}.\nEarlier checkpoints are whole: resume with --resume.',
             ) from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:

@@ -57,7 +57,8 @@ def run_mmdet_tool(name: str) -> None:
 
     Raises:
         FileNotFoundError: If the installation has no such tool.
-        SystemExit: If the work directory cannot be written; names it and the remedy.
+        SystemExit: If the work directory cannot be written; names what could not be written and
+            the remedy.
     """
     path = mmdet_tool(name)
     arguments = _launcher_arguments()
@@ -68,10 +69,14 @@ def run_mmdet_tool(name: str) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        raise SystemExit(
-            f'error: {error}\nMake room, make the folder writable, or choose another one with '
-            '--work-dir; a training that had begun goes on with --resume.'
-        ) from error
+        message = f'error: {error}'
+        # Our checkpoint hook says itself what to do.
+        if '--resume' not in message:
+            message += (
+                '\nMake room, make the folder writable, or choose another one with --work-dir; a '
+                'training that had begun resumes with --resume.'
+            )
+        raise SystemExit(message) from error
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()

@@ -1,0 +1,54 @@
+import errno
+import os
+import runpy
+import sys
+
+import pytest
+
+from mmdet_hadaptive.hooks import AtomicLocalBackend
+from mmdet_hadaptive.runtime.mmdet_tools import run_mmdet_tool
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Lets the tool of MMDetection do something else, and returns what it says at its end."""
+
+    def run(do):
+        monkeypatch.setattr(sys, 'argv', ['train.py', 'config.py'])
+        monkeypatch.setattr(runpy, 'run_path', lambda *args, **kwargs: do())
+        with pytest.raises(SystemExit) as error:
+            run_mmdet_tool('train.py')
+        return str(error.value)
+
+    return run
+
+
+def test_a_checkpoint_that_cannot_be_written_says_each_remedy_once(fail, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    message = fail(lambda: AtomicLocalBackend().put(b'new', tmp_path / 'epoch_1.pth'))
+    assert 'epoch_1.pth' in message
+    for remedy in ('make room', 'make the folder writable', 'choose another', '--resume'):
+        assert message.lower().count(remedy) == 1, message
+
+
+def test_a_folder_that_cannot_be_written(fail):
+    def refuse():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/run')
+
+    message = fail(refuse)
+    assert "Permission denied: '/run'" in message
+    for remedy in ('Make room', 'make the folder writable', '--work-dir', '--resume'):
+        assert message.count(remedy) == 1, message
+
+
+def test_other_errors_are_not_caught(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'image.jpg')
+
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'config.py'])
+    monkeypatch.setattr(runpy, 'run_path', missing)
+    with pytest.raises(FileNotFoundError):
+        run_mmdet_tool('train.py')
