@@ -1,0 +1,39 @@
+"""The one way in which this package runs ONNX models.
+
+ONNX Runtime is an extra: import this module only where models are run.
+"""
+
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+
+def create_session(
+    model: str | Path | bytes, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """Loads a model into ONNX Runtime, on the CPU.
+
+    Args:
+        model: An ONNX file, or the content of one.
+        threads: How many may compute one operation; None for as many as torch uses.
+
+    Returns:
+        The session.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If ONNX Runtime refuses the model.
+    """
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    # Threads that spin while they wait would slow down whoever has the next turn: data loaders,
+    # and whatever is timed beside the model.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # its exceptions have no base class of their own
+        name = 'the model' if isinstance(model, bytes) else model
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'ONNX Runtime cannot load {name}: {reason}') from error
