@@ -35,9 +35,11 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
         # MMEngine only logs which weights are missing unless it is told to be strict.
         load_state_dict(detector, _find_weights(loaded, checkpoint), strict=True)
     except (RuntimeError, ValueError) as error:
+        # MMEngine lists everything that does not fit, below a headline.
+        headline, _, reasons = str(error).partition('\n\n')
         raise ExportError(
             f'{checkpoint} does not fit the config, export it with the one that it was trained '
-            f'with: {error}'
+            f'with: {(reasons or headline).splitlines()[0][:300]}'
         ) from error
     classes = loaded.get('meta', {}).get('dataset_meta', {}).get('classes')
     if classes is None:
