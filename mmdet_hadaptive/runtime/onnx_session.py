@@ -22,18 +22,19 @@ def create_session(
         The session.
 
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If ONNX Runtime refuses the model.
+        ValueError: If ONNX Runtime cannot read or refuses the model.
     """
-    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    is_content = isinstance(model, bytes)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     # Threads that spin while they wait would slow down whoever has the next turn: data loaders,
     # and whatever is timed beside the model.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
-        return onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+        return onnxruntime.InferenceSession(
+            model if is_content else str(model), options, providers=['CPUExecutionProvider']
+        )
     except Exception as error:  # its exceptions have no base class of their own
-        name = 'the model' if isinstance(model, bytes) else model
+        name = 'the model' if is_content else model
         reason = str(error).splitlines()[0]
         raise ValueError(f'ONNX Runtime cannot load {name}: {reason}') from error

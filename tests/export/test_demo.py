@@ -55,7 +55,7 @@ def test_detections_are_those_of_mmdet(trained, tmp_path, run, script):
     assert (ours[:, 5] == theirs.labels.numpy()).all()
     output = run(script, exported, root / 'train', '--out', 'pictures', cwd=tmp_path)
     assert 'images: 4, median latency' in output
-    picture = cv2.imread(str(tmp_path / 'pictures' / f'{image.stem}.jpg'))
+    picture = cv2.imread(str(tmp_path / 'pictures' / image.name))
     assert picture.shape == cv2.imread(str(image)).shape
 
     video = tmp_path / 'video.avi'
@@ -167,5 +167,5 @@ def test_narrow_images(tmp_path, demo, model):
 
 def test_it_can_be_copied_alone(tmp_path, run, script, model):
     folder = write_images(tmp_path / 'images', 'a.jpg')
-    shutil.copy(script, tmp_path / 'copy.py')
-    assert 'images: 1' in run(tmp_path / 'copy.py', model, folder / 'a.jpg', cwd=tmp_path)
+    shutil.copy(script, tmp_path / 'detect.py')
+    assert 'images: 1' in run(tmp_path / 'detect.py', model, folder / 'a.jpg', cwd=tmp_path)

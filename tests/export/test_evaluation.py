@@ -31,15 +31,14 @@ def test_boxes_are_clipped_to_the_image_and_scaled_back(tmp_path):
         model(images, samples, mode='loss')
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-def test_an_image_that_cannot_be_read_is_named(tmp_path, workers):
+@pytest.mark.parametrize(('workers', 'size'), [(0, 1000), (1, 0)])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, workers, size):
     root = make_shapes(tmp_path / 'data', 1, 2)
     image = sorted((root / 'val').iterdir())[1]
-    preprocessing = Preprocessing.from_config(small_config(root))
+    image.write_bytes(image.read_bytes()[:size])
+    config = small_config(root)
+    config.test_dataloader.num_workers = workers
+    preprocessing = Preprocessing.from_config(config)
     model = constant_model(tmp_path / 'model.onnx', preprocessing)
-    for content in (b'', b'nothing', image.read_bytes()[:1000]):
-        image.write_bytes(content)
-        config = small_config(root)
-        config.test_dataloader.num_workers = workers
-        with pytest.raises(ExportError, match=rf'{image.name} does not pass the test pipeline'):
-            evaluate_onnx(config, model, tmp_path)
+    with pytest.raises(ExportError, match=rf'{image.name} does not pass the test pipeline'):
+        evaluate_onnx(config, model, tmp_path)
