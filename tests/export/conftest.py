@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from mmdet_hadaptive.datasets import SHAPE_CLASSES, make_shapes
@@ -101,6 +104,19 @@ def damage(content: bytes, rng: np.random.Generator) -> bytes:
 def demo(pytestconfig):
     """What tools/onnx_demo.py defines."""
     return runpy.run_path(str(pytestconfig.rootpath / 'tools/onnx_demo.py'))
+
+
+@pytest.fixture(scope='session')
+def untrained(tmp_path_factory):
+    """Data, and a checkpoint that has learnt nothing."""
+    folder = tmp_path_factory.mktemp('untrained')
+    root = make_shapes(folder / 'data', 2, 1)
+    init_default_scope('mmdet')
+    detector = MODELS.build(small_config(root).model)
+    detector.init_weights()
+    meta = dict(dataset_meta=dict(classes=SHAPE_CLASSES))
+    torch.save(dict(meta=meta, state_dict=detector.state_dict()), folder / 'untrained.pth')
+    return root, folder / 'untrained.pth'
 
 
 @pytest.fixture(scope='session')

@@ -31,9 +31,9 @@ PREPROCESSING = Preprocessing(SIZE, SIZE, True, 'BGR', (0.0,) * 3, (1.0,) * 3, (
 
 
 @pytest.fixture
-def config(trained):
+def config(untrained):
     init_default_scope('mmdet')
-    return small_config(trained[0])
+    return small_config(untrained[0])
 
 
 def is_one_line(error, file):
@@ -143,11 +143,11 @@ def test_damaged_images_are_read_or_refused(config, tmp_path, demo, backend):
         assert pixels is None or pixels.shape == (192, 192, 3)
 
 
-def test_damaged_checkpoints_are_refused(config, trained, tmp_path):
+def test_damaged_checkpoints_are_refused(config, untrained, tmp_path):
     rng = np.random.default_rng(0)
-    content = trained[1].read_bytes()
+    content = untrained[1].read_bytes()
     file = tmp_path / 'checkpoint.pth'
-    expected = load_detector(config, trained[1])[0].state_dict()
+    expected = load_detector(config, untrained[1])[0].state_dict()
     refused = 0
     for _ in range(FUZZ):
         file.write_bytes(damage(content, rng))
@@ -161,10 +161,10 @@ def test_damaged_checkpoints_are_refused(config, trained, tmp_path):
     assert refused > 0.9 * FUZZ
 
 
-def test_altered_weights_are_refused(config, trained, tmp_path):
+def test_altered_weights_are_refused(config, untrained, tmp_path):
     file = tmp_path / 'checkpoint.pth'
-    content = bytearray(trained[1].read_bytes())
-    with zipfile.ZipFile(trained[1]) as archive:
+    content = bytearray(untrained[1].read_bytes())
+    with zipfile.ZipFile(untrained[1]) as archive:
         largest = max(archive.infolist(), key=lambda entry: entry.file_size)
     content[largest.header_offset + largest.file_size // 2] ^= 64
     file.write_bytes(content)
@@ -192,19 +192,19 @@ def test_other_files_are_no_checkpoints(config, tmp_path, write):
     assert is_one_line(error.value, file)
 
 
-def test_the_tools_print_one_line(trained, tmp_path, monkeypatch, pytestconfig):
+def test_the_tools_print_one_line(untrained, tmp_path, monkeypatch, pytestconfig):
     config, image = tmp_path / 'config.py', tmp_path / 'image.png'
-    small_config(trained[0]).dump(config)
+    small_config(untrained[0]).dump(config)
     image.touch()
     damaged = constant_model(tmp_path / 'model.onnx', PREPROCESSING)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     checkpoint = tmp_path / 'checkpoint.pth'
-    checkpoint.write_bytes(trained[1].read_bytes()[:-1000])
+    checkpoint.write_bytes(untrained[1].read_bytes()[:-1000])
     out = tmp_path / 'out.onnx'
     for tool, arguments, culprit in [
         ('export_onnx', [checkpoint, out], checkpoint),
         ('export_onnx', [tmp_path / 'nowhere.pth', out], 'nowhere.pth'),
-        ('export_onnx', [trained[1], out, '--image', image], image),
+        ('export_onnx', [untrained[1], out, '--image', image], image),
         ('quantize_onnx', [damaged, out], damaged),
         ('test_onnx', [damaged, '--work-dir', tmp_path], damaged),
         ('test_onnx', [tmp_path / 'nowhere.onnx', '--work-dir', tmp_path], 'nowhere.onnx'),
@@ -216,10 +216,10 @@ def test_the_tools_print_one_line(trained, tmp_path, monkeypatch, pytestconfig):
     assert not out.exists()
 
 
-def test_quantisation_measures_on_no_truncated_image(trained, tmp_path):
-    root = shutil.copytree(trained[0], tmp_path / 'data')
+def test_quantisation_measures_on_no_truncated_image(untrained, tmp_path):
+    root = shutil.copytree(untrained[0], tmp_path / 'data')
     file, out = tmp_path / 'float.onnx', tmp_path / 'out.onnx'
-    export_onnx(small_config(root), trained[1], file, 'backbone', exporter='torchscript')
+    export_onnx(small_config(root), untrained[1], file, 'backbone', exporter='torchscript')
     image = sorted((root / 'train').iterdir())[0]
     image.write_bytes(image.read_bytes()[:1000])
     with pytest.raises(ExportError, match='does not pass the test pipeline') as error:

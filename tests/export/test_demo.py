@@ -37,7 +37,7 @@ def test_detections_are_those_of_mmdet(trained, tmp_path, run, script):
     exported = tmp_path / 'model.onnx'
     export_onnx(small_config(root), checkpoint, exported, normalize=True, exporter='torchscript')
     image = sorted((root / 'train').iterdir())[0]
-    script = (
+    code = (
         'import sys, runpy, cv2\n'
         "sys.modules.update(dict.fromkeys(('torch', 'mmdet', 'mmengine', 'mmdet_hadaptive')))\n"
         f'demo = runpy.run_path({str(script)!r})\n'
@@ -45,7 +45,7 @@ def test_detections_are_those_of_mmdet(trained, tmp_path, run, script):
         f'(cv2.imread({str(image)!r}))):\n'
         '    print("FOUND", *box, score, label)\n'
     )
-    lines = [line.split()[1:] for line in run('-c', script, cwd=tmp_path).splitlines()]
+    lines = [line.split()[1:] for line in run('-c', code, cwd=tmp_path).splitlines()]
     ours = np.array(lines, float)
     detector = init_detector(small_config(root), str(checkpoint), device='cpu')
     theirs = inference_detector(detector, str(image)).pred_instances

@@ -101,8 +101,8 @@ def test_map_is_that_of_pytorch(trained, exported, tmp_path):
         assert actual[key] == pytest.approx(value, abs=1e-3), key
 
 
-def test_size_is_height_and_width(trained, tmp_path, monkeypatch, pytestconfig, capsys):
-    root, checkpoint = trained
+def test_size_is_height_and_width(untrained, tmp_path, monkeypatch, pytestconfig, capsys):
+    root, checkpoint = untrained
     config = small_config(root)
     pad = dict(type='Pad', size=(192, 192), pad_val=dict(img=(1, 2, 3)))
     config.test_dataloader.dataset.pipeline.insert(2, pad)
