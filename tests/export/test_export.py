@@ -198,8 +198,8 @@ def no_data(config):
         (no_data, r'--image'),
     ],
 )
-def test_refusals(trained, tmp_path, change, message):
-    root, checkpoint = trained
+def test_refusals(untrained, tmp_path, change, message):
+    root, checkpoint = untrained
     config = small_config(root)
     change(config)
     with pytest.raises(ValueError, match=message):
