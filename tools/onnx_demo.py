@@ -5,8 +5,10 @@ and what the classes are called, is in its metadata. OMP_NUM_THREADS limits the 
 """
 
 import argparse
+import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,15 @@ import onnxruntime
 
 IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}
+
+
+def read_model(file: str) -> bytes:
+    """The content of a model's file; its last entry is the SHA-256 of what comes before."""
+    content = Path(file).read_bytes()
+    body, _, digest = content.rpartition(b'rL\n\x06sha256\x12B')
+    if digest != json.dumps(hashlib.sha256(body).hexdigest()).encode():
+        raise ValueError('damaged, or not written by tools/export_onnx.py: copy or export it again')
+    return content
 
 
 class Detector:
@@ -32,13 +43,16 @@ class Detector:
     def __init__(self, file: str) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get('OMP_NUM_THREADS', 0))
-        self.session = onnxruntime.InferenceSession(
-            file, options, providers=['CPUExecutionProvider']
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                read_model(file), options, providers=['CPUExecutionProvider']
+            )
+        except Exception as error:  # those of ONNX Runtime have no base class of their own
+            raise SystemExit(f'{file}: {str(error).splitlines()[0]}') from error
         stored = self.session.get_modelmeta().custom_metadata_map
         self.settings = {key: json.loads(value) for key, value in stored.items()}
-        if self.settings.get('mode') != 'nms':
-            raise SystemExit(f'{file}: not a model of tools/export_onnx.py in mode nms')
+        if self.settings['mode'] != 'nms':
+            raise SystemExit(f'{file}: gives no detections, export it with --mode nms')
         self.input = self.session.get_inputs()[0]
         if self.input.shape[0] not in (1, 'batch'):
             raise SystemExit(f'{file}: takes {self.input.shape[0]} images, export with --batch 1')
@@ -59,7 +73,7 @@ class Detector:
         new_height, new_width = settings['resize']
         if settings['keep_ratio']:
             scale = min(new_height / height, new_width / width)
-            new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
+            new_height, new_width = (max(int(x * scale + 0.5), 1) for x in (height, width))
         image = cv2.resize(image, (new_width, new_height))
         if settings['channel_order'] == 'RGB':
             image = image[..., ::-1]
@@ -108,19 +122,45 @@ def draw(image: np.ndarray, detector: Detector, detections: tuple, threshold: fl
     return image
 
 
-def frames(source: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """The name of each picture to write, and the image."""
+def read_image(file: Path) -> np.ndarray | None:
+    """The image (H, W, 3), uint8, BGR, upright as its EXIF data say; None if it cannot be read.
+
+    Like MMDetection's LoadImageFromFile: grey and CMYK become BGR, 16 bits become 8, and a fourth
+    channel is dropped. Unlike there, truncated files are refused; OpenCV fills them up with grey.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    # The end must come after the last start of the data; a thumbnail has an end of its own.
+    jpeg = content.startswith(b'\xff\xd8')
+    if jpeg and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
+        return None
+    if content.startswith(b'\x89PNG') and b'IEND' not in content:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+
+
+def frames(source: Path) -> Iterator[tuple[str, np.ndarray | None]]:
+    """The name of each picture to write, and the image; None if it cannot be read."""
     if source.suffix.lower() in VIDEOS:
         video = cv2.VideoCapture(str(source))
         number = 0
         while (read := video.read())[0]:
             yield f'{source.stem}_{number:06}.jpg', read[1]
             number += 1
-        return
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    for file in files:
-        if file.suffix.lower() in IMAGES and (image := cv2.imread(str(file))) is not None:
-            yield f'{file.stem}.jpg', image
+        if not number:
+            yield source.name, None
+    elif source.is_dir():
+        for file in sorted(source.iterdir()):
+            if file.suffix.lower() in IMAGES:
+                yield file.name, read_image(file)
+    else:
+        name = source.name if source.suffix.lower() in IMAGES else f'{source.name}.jpg'
+        yield name, read_image(source)
 
 
 def main() -> None:
@@ -131,18 +171,34 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=Path('outputs'))
     parser.add_argument('--threshold', type=float, default=0.3, help='lowest score to draw')
     args = parser.parse_args()
+    if not args.source.exists():
+        raise SystemExit(f'{args.source}: no such image, folder or video')
+    folder = args.source if args.source.is_dir() else args.source.parent
+    if args.out.resolve() == folder.resolve():
+        raise SystemExit(f'{args.out}: would overwrite the images, name another folder with --out')
     detector = Detector(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
-    seconds = []
+    seconds, unreadable = [], []
     for name, image in frames(args.source):
+        if image is None:
+            unreadable.append(name)
+            continue
         start = time.perf_counter()
         detections = detector(image)
         seconds.append(time.perf_counter() - start)
-        cv2.imwrite(str(args.out / name), draw(image, detector, detections, args.threshold))
+        picture = args.out / name
+        if not cv2.imwrite(str(picture), draw(image, detector, detections, args.threshold)):
+            raise SystemExit(f'{picture}: cannot be written')
+    if seconds:
+        median = 1000 * np.median(seconds)
+        print(f'images: {len(seconds)}, median latency: {median:.1f} ms, pictures: {args.out}')
+    if unreadable:
+        names = ', '.join(unreadable)
+        sys.exit(
+            f'{args.source}: {len(unreadable)} not readable, empty or truncated, replace: {names}'
+        )
     if not seconds:
-        raise SystemExit(f'{args.source}: no image or video that OpenCV can read')
-    median = 1000 * np.median(seconds)
-    print(f'images: {len(seconds)}, median latency: {median:.1f} ms, pictures: {args.out}')
+        sys.exit(f'{args.source}: no image ({", ".join(sorted(IMAGES))})')
 
 
 if __name__ == '__main__':

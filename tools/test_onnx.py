@@ -20,7 +20,7 @@ def main() -> None:
     config.merge_from_dict(args.cfg_options)
     try:
         evaluate_onnx(config, args.model, args.work_dir)
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         raise SystemExit(f'error: {error}') from error
 
 

@@ -37,10 +37,10 @@ def fuse_for_inference(model: Model) -> Model:
       scales of its products go into the depthwise kernels behind it.
 
     Layers whose normalisation is not a batch normalisation keep it and stay as they are. Outputs
-    are equal up to rounding, as long as rounding does not exchange two channels whose scores are
-    nearly equal. The copy uses the memory format ``channels_last``, the faster one on CPUs; it
-    can be traced, exported and saved whole, and it cannot be trained. Its ``state_dict`` has other
-    keys than that of the model.
+    are equal up to rounding, as long as rounding does not change which of two channels with nearly
+    equal scores is selected. The copy uses the memory format ``channels_last``, the faster one on
+    CPUs; it can be traced, exported and saved whole, and it cannot be trained. Its ``state_dict``
+    has other keys than that of the model.
 
     Args:
         model: A detector or a backbone with weights of a floating dtype, on any device. It is

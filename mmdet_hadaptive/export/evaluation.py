@@ -1,11 +1,9 @@
 """Evaluates an exported model on a config's test data."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -16,6 +14,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .errors import ExportError
+from .images import run_pipeline
+from .model_file import open_model
 from .preprocessing import Preprocessing, set_input_size
 
 
@@ -34,24 +34,19 @@ class OnnxDetector(BaseModel):
         preprocessing: From the metadata.
 
     Raises:
-        ExportError: If the model is of another mode, or not from this package.
+        ExportError: If the model is of another mode, damaged, or not from this package.
+        OSError: If the file cannot be read.
     """
 
     def __init__(self, file: str | Path) -> None:
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(
-            str(file), options, providers=['CPUExecutionProvider']
-        )
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        mode = json.loads(metadata.get('mode', 'null'))
-        if mode != 'nms':
+        self.session, metadata = open_model(file)
+        if metadata['mode'] != 'nms':
             raise ExportError(
-                f"{file} has the mode {mode!r} in its metadata: export it with mode 'nms', whose "
-                'outputs are detections'
+                f'{file} has the mode {metadata["mode"]!r} in its metadata: export it with mode '
+                "'nms', whose outputs are detections"
             )
-        self.classes: tuple[str, ...] = tuple(json.loads(metadata['classes']))
+        self.classes: tuple[str, ...] = tuple(metadata['classes'])
         self.preprocessing = Preprocessing.from_metadata(metadata)
 
     def forward(
@@ -120,7 +115,9 @@ def evaluate_onnx(config: Config, file: str | Path, work_dir: str | Path) -> dic
         The evaluator's metrics, such as ``coco/bbox_mAP`` in 0..1.
 
     Raises:
-        ExportError: If the model is of another mode or was made for other classes or images.
+        ExportError: If the model is of another mode or was made for other classes or images, or if
+            an image does not pass the test pipeline.
+        OSError: If a file cannot be read.
     """
     model = OnnxDetector(file)
     set_input_size(config, *model.preprocessing.resize)
@@ -132,10 +129,19 @@ def evaluate_onnx(config: Config, file: str | Path, work_dir: str | Path) -> dic
     config.custom_hooks = []
     config.load_from, config.resume = None, False
     runner = Runner.from_cfg(config)
-    classes = runner.test_dataloader.dataset.metainfo['classes']
+    dataset = runner.test_dataloader.dataset
+    classes = dataset.metainfo['classes']
     if tuple(classes) != model.classes:
         raise ExportError(
             f'{file} detects {", ".join(model.classes)}; the test data has {", ".join(classes)}: '
             'evaluate it with the config that it was exported with'
         )
-    return runner.test()
+    try:
+        return runner.test()
+    except ExportError:
+        raise
+    except Exception:
+        # Nothing that a data loader raises names the image, and each decoder raises another thing.
+        for index in range(len(dataset)):
+            run_pipeline(config, dataset.get_data_info(index)['img_path'])
+        raise

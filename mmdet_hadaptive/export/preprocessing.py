@@ -1,9 +1,9 @@
 """From an image to the input of an exported model."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
@@ -54,10 +54,10 @@ class Preprocessing:
             ExportError: If they do something that cannot be described in this way.
         """
         pipeline = config.test_dataloader.dataset.pipeline
-        unknown = [t['type'] for t in pipeline if t['type'] not in _DESCRIBED]
-        if unknown:
+        others = [t['type'] for t in pipeline if t['type'] not in _DESCRIBED]
+        if others:
             raise ExportError(
-                f'the test pipeline has {", ".join(map(str, unknown))}, which the metadata of an '
+                f'the test pipeline has {", ".join(map(str, others))}, which the metadata of an '
                 f'exported model cannot describe: use {", ".join(sorted(_DESCRIBED))} only, and '
                 'normalise in model.data_preprocessor'
             )
@@ -78,7 +78,7 @@ class Preprocessing:
         if pad_value is not None and to_rgb:
             pad_value = pad_value[::-1]
         divisor = settings.get('pad_size_divisor', 1)
-        rounded = tuple(ceil(edge / divisor) * divisor for edge in input_size)
+        rounded = tuple(ceil(length / divisor) * divisor for length in input_size)
         # The preprocessor pads what is normalised already.
         after = settings.get('pad_value', 0)
         pad_after = tuple(m + s * after for m, s in zip(mean, std, strict=True))
@@ -98,14 +98,14 @@ class Preprocessing:
         )
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> 'Preprocessing':
-        """Reads what :meth:`metadata` wrote."""
-        values = {name: json.loads(metadata[name]) for name in cls.__dataclass_fields__}
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> 'Preprocessing':
+        """Takes what :meth:`metadata` gave, also if it was written in JSON, from all metadata."""
+        values = {name: metadata[name] for name in cls.__dataclass_fields__}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
-    def metadata(self) -> dict[str, str]:
-        """The attributes, each in JSON."""
-        return {name: json.dumps(value) for name, value in asdict(self).items()}
+    def metadata(self) -> dict[str, Any]:
+        """The attributes."""
+        return asdict(self)
 
     def outside(self) -> 'Preprocessing':
         """What is left to do for a model that orders and normalises the channels itself."""
@@ -178,4 +178,4 @@ def _padded(pad: ConfigDict, size: tuple[int, int]) -> tuple[tuple[int, int], tu
     elif pad.get('pad_to_square'):
         size = (max(size),) * 2
     divisor = pad.get('size_divisor') or 1
-    return tuple(ceil(edge / divisor) * divisor for edge in size), value
+    return tuple(ceil(length / divisor) * divisor for length in size), value

@@ -1,15 +1,13 @@
 """Makes an exported model smaller: its dense convolutions compute with 8-bit integers."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
-from google.protobuf.message import DecodeError
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -17,8 +15,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ..runtime.files import write_whole
+from ..runtime.onnx_session import create_session
 from .errors import ExportError
-from .export import run_pipeline
+from .images import run_pipeline
+from .model_file import decode_metadata, encode_model, read_model
 from .preprocessing import Preprocessing, set_input_size
 
 
@@ -61,16 +61,17 @@ def quantize_onnx(
         What was written.
 
     Raises:
-        ExportError: If the model is not one of :func:`export_onnx` or quantised already, was made
-            for other classes, or if there are no training images. Nothing is written.
+        ExportError: If the model is damaged, not one of :func:`export_onnx` or quantised already,
+            was made for other classes, or if there are no training images or one cannot be read.
+            Nothing is written.
         OSError: If a file cannot be read or written.
     """
     if num_images < 1:
         raise ExportError(f'at least 1 image is needed to measure ranges on, got {num_images}')
-    exported = _load(model)
-    metadata = _metadata(exported)
-    set_input_size(config, *json.loads(metadata['resize']))
-    files = _training_images(config, json.loads(metadata['classes']), num_images)
+    exported, metadata = _load(model)
+    preprocessing = Preprocessing.from_metadata(metadata)
+    set_input_size(config, *preprocessing.resize)
+    files = _training_images(config, metadata['classes'], num_images)
     with TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / 'prepared.onnx', Path(folder) / 'quantized.onnx'
         # Folds constants, as ONNX Runtime advises. Its symbolic inference of shapes gets those
@@ -80,7 +81,7 @@ def quantize_onnx(
         quantize_static(
             prepared,
             quantized,
-            _Reader(_batches(config, exported, files)),
+            _Reader(_batches(config, exported, preprocessing, files)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=['Conv'],
             nodes_to_quantize=convolutions,
@@ -89,11 +90,9 @@ def quantize_onnx(
             weight_type=QuantType.QInt8,
         )
         result = onnx.load(quantized)
-    onnx.helper.set_model_props(result, metadata)
-    onnx.checker.check_model(result, full_check=True)
-    content = result.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
-    outputs = session.run(None, next(_batches(config, exported, files)))
+    content = encode_model(result, metadata)
+    session = create_session(content)
+    outputs = session.run(None, next(_batches(config, exported, preprocessing, files)))
     if not all(np.isfinite(output).all() for output in outputs):
         raise ExportError(f'the quantised model gives NaN or infinite values for {files[0]}')
     write_whole(content, out)
@@ -111,10 +110,9 @@ class _Reader(CalibrationDataReader):
 
 
 def _batches(
-    config: Config, model: onnx.ModelProto, files: list[str]
+    config: Config, model: onnx.ModelProto, preprocessing: Preprocessing, files: list[str]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Images as the model takes them; the last batch is filled up with the first images."""
-    preprocessing = Preprocessing.from_metadata(_metadata(model))
     (images,) = model.graph.input
     # Without a number, the batch is dynamic.
     size = images.type.tensor_type.shape.dim[0].dim_value or 1
@@ -127,23 +125,13 @@ def _batches(
         }
 
 
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _load(model: str | Path) -> onnx.ModelProto:
-    try:
-        exported = onnx.load(model)
-    except DecodeError as error:
-        raise ExportError(f'{model} is not an ONNX file: {error}') from error
-    if 'mode' not in _metadata(exported):
-        raise ExportError(
-            f'{model} has no metadata that say how images are prepared: export it with '
-            'tools/export_onnx.py'
-        )
+def _load(model: str | Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The model and its metadata."""
+    exported = onnx.load_from_string(read_model(model))
+    metadata = decode_metadata({entry.key: entry.value for entry in exported.metadata_props})
     if any(node.op_type == 'QuantizeLinear' for node in exported.graph.node):
         raise ExportError(f'{model} is quantised already: start from the exported model')
-    return exported
+    return exported, metadata
 
 
 def _training_images(config: Config, classes: list[str], number: int) -> list[str]:

@@ -2,7 +2,6 @@ import copy
 import pickle
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -15,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmdet_hadaptive.backbones import HadaptiveNet
 from mmdet_hadaptive.deploy import fuse_for_inference
 from mmdet_hadaptive.layers import AdaptiveBottleneck, AdaptiveCrossHadamard, DySoft
+from mmdet_hadaptive.runtime.onnx_session import create_session
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Channels with DySoft and BatchNorm products that are no multiple of eight.
@@ -79,8 +79,9 @@ def assert_equal(actual, expected, tolerance=1e-5):
         dict(out_indices=(0, 2)),
         dict(ach_cfg=dict(selection='fixed')),
         dict(norm_cfg=dict(type='GN', num_groups=2)),
+        dict(norm_cfg=dict(type='BN', eps=0.3)),
     ],
-    ids=['plain', 'stem is an output', 'fixed selection', 'group normalisation'],
+    ids=['plain', 'stem is an output', 'fixed selection', 'group normalisation', 'large eps'],
 )
 def test_outputs_are_equal(options, size, batch):
     if 'norm_cfg' in options:
@@ -121,6 +122,17 @@ def test_parameters_of_zero(name):
     assert_equal(fuse_for_inference(net)(image), net(image))
 
 
+@torch.no_grad()
+def test_a_stem_with_an_activation():
+    table = copy.deepcopy(TABLE)
+    table['stages'][0][0]['act'] = True
+    net = HadaptiveNet(table, out_indices=(1, 2))
+    net.init_weights()
+    trained(net)
+    image = torch.randn(1, 3, 40, 56)
+    assert_equal(fuse_for_inference(net)(image), net(image))
+
+
 def test_the_original_is_untouched():
     net = tiny().train()
     before = copy.deepcopy(net.state_dict())
@@ -156,7 +168,7 @@ def test_export(tmp_path, dynamo):
     torch.onnx.export(
         fuse_for_inference(net), (images,), file, dynamo=dynamo, opset_version=18, verbose=False
     )
-    session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
+    session = create_session(file)
     outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     assert_equal([torch.tensor(y) for y in outputs], net(images))
 

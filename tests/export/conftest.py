@@ -1,11 +1,21 @@
+import os
+import runpy
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
-from mmdet_hadaptive.datasets import make_shapes
+from mmdet_hadaptive.datasets import SHAPE_CLASSES, make_shapes
+from mmdet_hadaptive.export import Preprocessing, encode_model
 
+# Examples of each fuzz test.
+FUZZ = int(os.environ.get('HADAPTIVE_FUZZ', 60))
 CONFIG = Path(__file__).parents[2] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 SMALL = dict(
     stages=[
@@ -50,6 +60,63 @@ def on_training_images(config: Config) -> Config:
     dataset.data_prefix = dict(img='train/')
     config.test_evaluator.ann_file = dataset.data_root + dataset.ann_file
     return config
+
+
+def constant_model(file: Path, preprocessing: Preprocessing, mode: str = 'nms') -> Path:
+    """A model that always finds a box that is larger than any image, and a small one."""
+    outputs = dict(
+        boxes=np.float32([[[-5, -5, 900, 900], [10, 20, 40, 60], [0, 0, 0, 0]]]),
+        scores=np.float32([[0.9, 0.8, 0.0]]),
+        labels=np.int64([[0, 1, -1]]),
+    )
+    tensors = [onnx.numpy_helper.from_array(v, f'constant_{k}') for k, v in outputs.items()]
+    images = onnx.helper.make_tensor_value_info(
+        'images', onnx.TensorProto.FLOAT, [1, 3, *preprocessing.input_size]
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node('Identity', [f'constant_{name}'], [name]) for name in outputs],
+        'constant',
+        [images],
+        [
+            onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+            for name, tensor in zip(outputs, tensors, strict=True)
+        ],
+        tensors,
+    )
+    opset = [onnx.helper.make_opsetid('', 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    metadata = dict(mode=mode, classes=list(SHAPE_CLASSES), **preprocessing.metadata())
+    file.write_bytes(encode_model(model, metadata))
+    return file
+
+
+def damage(content: bytes, rng: np.random.Generator) -> bytes:
+    """Cuts the end off, or flips up to four bits."""
+    damaged = bytearray(content)
+    if rng.random() < 0.3:
+        return bytes(damaged[: rng.integers(len(damaged))])
+    for place in rng.choice(len(damaged), rng.integers(1, 5), replace=False):
+        damaged[place] ^= 1 << rng.integers(8)
+    return bytes(damaged)
+
+
+@pytest.fixture
+def demo(pytestconfig):
+    """What tools/onnx_demo.py defines."""
+    return runpy.run_path(str(pytestconfig.rootpath / 'tools/onnx_demo.py'))
+
+
+@pytest.fixture(scope='session')
+def untrained(tmp_path_factory):
+    """Data, and a checkpoint that has learnt nothing."""
+    folder = tmp_path_factory.mktemp('untrained')
+    root = make_shapes(folder / 'data', 2, 1)
+    init_default_scope('mmdet')
+    detector = MODELS.build(small_config(root).model)
+    detector.init_weights()
+    meta = dict(dataset_meta=dict(classes=SHAPE_CLASSES))
+    torch.save(dict(meta=meta, state_dict=detector.state_dict()), folder / 'untrained.pth')
+    return root, folder / 'untrained.pth'
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,102 @@
+"""Whether an exported model and the detector agree."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+
+from .errors import ExportError
+from .network import ExportNetwork, Mode
+from .preprocessing import Preprocessing
+
+
+def run_detector(
+    detector: BaseModel, mode: Mode, preprocessing: Preprocessing, images: Sequence[np.ndarray]
+) -> list[InstanceData] | list[np.ndarray]:
+    """Runs a detector with MMDetection's own preprocessing.
+
+    Args:
+        detector: In eval mode.
+        mode: One of :data:`MODES`.
+        preprocessing: Of the config.
+        images: Each (H, W, 3), uint8, BGR, after the test pipeline.
+
+    Returns:
+        Of mode 'nms' the detections of each image, in pixels of the input; else the outputs.
+    """
+    planes = [torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))) for x in images]
+    with torch.no_grad():
+        inputs = detector.data_preprocessor(dict(inputs=planes, data_samples=None))['inputs']
+        height, width = preprocessing.input_size
+        inputs = torch.nn.functional.pad(
+            inputs,
+            (0, width - inputs.shape[3], 0, height - inputs.shape[2]),
+            value=detector.data_preprocessor.pad_value,
+        )
+        if mode == 'nms':
+            samples = [DetDataSample(metainfo=dict(img_shape=(height, width))) for _ in images]
+            return [s.pred_instances for s in detector.predict(inputs, samples, rescale=False)]
+        return [output.numpy() for output in ExportNetwork(detector, mode, preprocessing)(inputs)]
+
+
+def compare_outputs(
+    expected: Sequence[InstanceData] | Sequence[np.ndarray],
+    actual: Sequence[np.ndarray],
+    image: str,
+    tolerance: float,
+) -> float:
+    """Compares the outputs of both.
+
+    Args:
+        expected: Of :func:`run_detector`.
+        actual: Of the exported model, for the same images.
+        image: Named in errors.
+        tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
+            is detected.
+
+    Returns:
+        The largest absolute difference. Of detections, between one and the nearest of the same
+        class on the other side, in pixels or score.
+
+    Raises:
+        ExportError: If they differ, or nothing is detected that could be compared.
+    """
+    if isinstance(expected[0], InstanceData):
+        difference = _compare_detections(expected, actual)
+        nothing = not any(map(len, expected)) and (actual[-1] < 0).all()
+        if nothing and np.isfinite(tolerance):
+            raise ExportError(
+                f'{image}: neither PyTorch nor ONNX Runtime detects anything, nothing can be '
+                'compared, and nothing is written: name an image with objects (--image), or accept '
+                'it with --tolerance inf'
+            )
+    else:
+        # Unlike Python's, NumPy's maximum is NaN if a value is.
+        pairs = zip(expected, actual, strict=True)
+        difference = float(np.max([np.abs(e - a).max() for e, a in pairs]))
+    if not difference <= tolerance:
+        raise ExportError(
+            f'ONNX Runtime and PyTorch differ by {difference:.2e} on {image}, more than '
+            f'{tolerance:.0e}, and nothing is written: see whether another image (--image), '
+            'exporter (--exporter) or opset (--opset) changes that. Where scores nearly tie, the '
+            'selection of channels or of boxes may differ by chance; --tolerance accepts it'
+        )
+    return difference
+
+
+def _compare_detections(expected: Sequence[InstanceData], actual: Sequence[np.ndarray]) -> float:
+    """The largest distance from a detection to the nearest of its class on the other side."""
+    nearest = [0.0]
+    for instances, boxes, scores, labels in zip(expected, *actual, strict=True):
+        found = labels >= 0
+        ours = np.concatenate([boxes, scores[:, None]], axis=1)[found]
+        theirs = torch.cat([instances.bboxes, instances.scores[:, None]], dim=1).numpy()
+        distances = np.abs(ours[:, None] - theirs[None]).max(-1)
+        distances[labels[found][:, None] != instances.labels.numpy()] = np.inf
+        for axis in (0, 1):
+            if distances.shape[1 - axis]:
+                nearest.append(distances.min(axis, initial=np.inf).max())
+    return float(np.max(nearest))

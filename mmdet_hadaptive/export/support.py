@@ -1,0 +1,81 @@
+"""Which detectors can be exported, and how far."""
+
+from typing import Literal, get_args
+
+from mmdet.models.dense_heads import GFLHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import SingleStageDetector
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+
+from .errors import ExportError
+
+Mode = Literal['backbone', 'raw', 'decoded', 'nms']
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+# How the predictions of a level become boxes and scores is written in these two.
+_SUPPORTED_DECODING = (BaseDenseHead._predict_by_feat_single, GFLHead._predict_by_feat_single)
+_NMS_OPTIONS = {'type', 'iou_threshold', 'split_thr'}
+
+
+def check_support(detector: BaseModel, mode: Mode) -> None:
+    """Checks that a detector can be exported in a mode.
+
+    Args:
+        detector: Any of MMDetection's.
+        mode: One of :data:`MODES`.
+
+    Raises:
+        ExportError: If it cannot.
+    """
+    if mode not in MODES:
+        raise ExportError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
+    if mode == 'backbone':
+        return
+    if not isinstance(detector, SingleStageDetector):
+        raise ExportError(
+            f"{type(detector).__name__} is not one of MMDetection's single-stage detectors, which "
+            "are what can be exported as a whole: export its backbone, with mode 'backbone'"
+        )
+    if mode == 'raw':
+        return
+    _check_head(detector.bbox_head)
+    if mode == 'nms':
+        _check_nms((detector.bbox_head.test_cfg or {}).get('nms') or {})
+
+
+def _check_head(head: BaseDenseHead) -> None:
+    name = type(head).__name__
+    usual = isinstance(head, BaseDenseHead) and all(
+        getattr(type(head), method) is getattr(BaseDenseHead, method)
+        for method in ('predict', 'predict_by_feat', '_bbox_post_process')
+    )
+    if not usual or type(head)._predict_by_feat_single not in _SUPPORTED_DECODING:
+        raise ExportError(
+            f'{name} decodes boxes in a way of its own, which the export does not know: use mode '
+            "'raw', and decode its outputs in your program"
+        )
+    if not hasattr(head, 'loss_cls'):
+        raise ExportError(
+            f'{name} cannot predict, it has no loss_cls: use SSDLiteHead, which takes the same '
+            'arguments'
+        )
+    if getattr(head.loss_cls, 'custom_cls_channels', False):
+        raise ExportError(
+            f'{name} computes scores by {type(head.loss_cls).__name__}, which the export does not '
+            "know: use mode 'raw'"
+        )
+
+
+def _check_nms(nms: ConfigDict) -> None:
+    if nms.get('type') != 'nms' or nms.keys() - _NMS_OPTIONS:
+        raise ExportError(
+            f'model.test_cfg.nms is {dict(nms)}; ONNX has only the ordinary one: use '
+            "dict(type='nms', iou_threshold=...), or mode 'decoded'"
+        )
+    threshold = nms.get('iou_threshold')
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        raise ExportError(
+            f'model.test_cfg.nms.iou_threshold must be in 0..1, got {threshold}; MMDetection has '
+            'no default for it: set it, with --cfg-options model.test_cfg.nms.iou_threshold=0.6'
+        )

@@ -1,0 +1,66 @@
+"""Non-maximum suppression in ONNX's operators."""
+
+from typing import Any
+
+import onnx
+from mmengine.config import ConfigDict
+
+# The class scores are zero wherever there is no candidate; the scores of what is suppressed become
+# zero, so that every image gets the same number of rows.
+_NMS = """
+nms (float[B, M, 4] candidate_boxes, float[B, M] candidate_scores,
+     int64[B, M] candidate_labels, float[B, C, M] class_scores)
+    => (float[{batch}, {limit}, 4] boxes, float[{batch}, {limit}] scores,
+        int64[{batch}, {limit}] labels)
+    <int64 nms_limit = {{{limit}}}, float nms_iou_threshold = {{{iou_threshold}}},
+     float nms_zero = {{0}}, int64[2] nms_image_and_box = {{0, 2}}, int64[1] nms_k = {{{limit}}},
+     int64[1] nms_last = {{-1}}, int64 nms_no_label = {{-1}}>
+{{
+    nms_found = NonMaxSuppression(candidate_boxes, class_scores, nms_limit, nms_iou_threshold,
+                                  nms_zero)
+    nms_places = Gather <axis = 1> (nms_found, nms_image_and_box)
+    nms_scores = GatherND(candidate_scores, nms_places)
+    nms_none = Mul(candidate_scores, nms_zero)
+    nms_kept = ScatterND(nms_none, nms_places, nms_scores)
+    scores, nms_index = TopK(nms_kept, nms_k)
+    nms_rows = Unsqueeze(nms_index, nms_last)
+    boxes = GatherND <batch_dims = 1> (candidate_boxes, nms_rows)
+    nms_labels = GatherElements <axis = 1> (candidate_labels, nms_index)
+    nms_is_found = Greater(scores, nms_zero)
+    labels = Where(nms_is_found, nms_labels, nms_no_label)
+}}
+"""
+
+
+def append_nms(model: onnx.ModelProto, test_cfg: ConfigDict, num_candidates: int) -> dict[str, Any]:
+    """Appends non-maximum suppression to a network of mode 'nms'.
+
+    Args:
+        model: Converted from an :class:`ExportNetwork`; its outputs become ``boxes``, ``scores``
+            and ``labels``, see :func:`export_onnx`.
+        test_cfg: Of the head, with ``nms.iou_threshold``.
+        num_candidates: M, how many candidates each image has.
+
+    Returns:
+        What was appended, for the metadata: ``score_threshold``, ``iou_threshold``,
+        ``candidates_per_level`` and ``max_detections``.
+    """
+    batch = model.graph.output[0].type.tensor_type.shape.dim[0]
+    iou_threshold = float(test_cfg.nms.iou_threshold)
+    most = test_cfg.get('max_per_img', -1)
+    limit = min(most, num_candidates) if most > 0 else num_candidates
+    appended = onnx.parser.parse_graph(
+        _NMS.format(
+            batch=batch.dim_param or batch.dim_value, limit=limit, iou_threshold=iou_threshold
+        )
+    )
+    model.graph.node.extend(appended.node)
+    model.graph.initializer.extend(appended.initializer)
+    del model.graph.output[:]
+    model.graph.output.extend(appended.output)
+    return dict(
+        score_threshold=test_cfg.get('score_thr', 0),
+        iou_threshold=iou_threshold,
+        candidates_per_level=test_cfg.get('nms_pre', -1),
+        max_detections=limit,
+    )

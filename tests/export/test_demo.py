@@ -1,0 +1,171 @@
+import io
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.apis import inference_detector, init_detector
+from PIL import Image
+
+from mmdet_hadaptive.export import Preprocessing, export_onnx
+
+from .conftest import constant_model, small_config
+
+SIZE = (96, 160)
+PREPROCESSING = Preprocessing(SIZE, SIZE, True, 'BGR', (0.0,) * 3, (1.0,) * 3, (0.0,) * 3)
+
+
+@pytest.fixture
+def script(pytestconfig):
+    return pytestconfig.rootpath / 'tools/onnx_demo.py'
+
+
+@pytest.fixture
+def model(tmp_path):
+    return constant_model(tmp_path / 'model.onnx', PREPROCESSING)
+
+
+def write_images(folder, *names):
+    folder.mkdir()
+    for number, name in enumerate(names):
+        cv2.imwrite(str(folder / name), np.full((40, 60 + number, 3), 128, np.uint8))
+    return folder
+
+
+def test_detections_are_those_of_mmdet(trained, tmp_path, run, script):
+    root, checkpoint = trained
+    exported = tmp_path / 'model.onnx'
+    export_onnx(small_config(root), checkpoint, exported, normalize=True, exporter='torchscript')
+    image = sorted((root / 'train').iterdir())[0]
+    code = (
+        'import sys, runpy, cv2\n'
+        "sys.modules.update(dict.fromkeys(('torch', 'mmdet', 'mmengine', 'mmdet_hadaptive')))\n"
+        f'demo = runpy.run_path({str(script)!r})\n'
+        f'for box, score, label in zip(*demo["Detector"]({str(exported)!r})'
+        f'(cv2.imread({str(image)!r}))):\n'
+        '    print("FOUND", *box, score, label)\n'
+    )
+    lines = [line.split()[1:] for line in run('-c', code, cwd=tmp_path).splitlines()]
+    ours = np.array(lines, float)
+    detector = init_detector(small_config(root), str(checkpoint), device='cpu')
+    theirs = inference_detector(detector, str(image)).pred_instances
+    assert len(ours) == len(theirs) > 0
+    assert np.allclose(ours[:, :4], theirs.bboxes.numpy(), atol=1e-2)
+    assert np.allclose(ours[:, 4], theirs.scores.numpy(), atol=1e-4)
+    assert (ours[:, 5] == theirs.labels.numpy()).all()
+    output = run(script, exported, root / 'train', '--out', 'pictures', cwd=tmp_path)
+    assert 'images: 4, median latency' in output
+    picture = cv2.imread(str(tmp_path / 'pictures' / image.name))
+    assert picture.shape == cv2.imread(str(image)).shape
+
+    video = tmp_path / 'video.avi'
+    size = picture.shape[1::-1]
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*'MJPG'), 5, size)
+    for _ in range(3):
+        writer.write(picture)
+    writer.release()
+    assert 'images: 3, median latency' in run(script, exported, video, '--out', 'v', cwd=tmp_path)
+    assert cv2.imread(str(tmp_path / 'v/video_000002.jpg')).shape == picture.shape
+
+
+def test_images_of_one_name_get_pictures_of_their_own(tmp_path, run, script, model):
+    folder = write_images(tmp_path / 'images', 'a.jpg', 'a.png')
+    assert 'images: 2,' in run(script, model, folder, cwd=tmp_path)
+    pictures = [cv2.imread(str(tmp_path / 'outputs' / name)) for name in ('a.jpg', 'a.png')]
+    assert [picture.shape for picture in pictures] == [(40, 60, 3), (40, 61, 3)]
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path, run, script, model):
+    folder = write_images(tmp_path / 'images', 'good.jpg', 'half.jpg', 'half.png')
+    for name in ('half.jpg', 'half.png'):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    (folder / 'empty.png').touch()
+    (folder / 'text.bmp').write_text('nothing')
+    (folder / 'folder.jpg').mkdir()
+    (folder / 'notes.txt').write_text('not meant')
+    output = run(script, model, folder, cwd=tmp_path, code=1)
+    assert 'images: 1, median latency' in output
+    names = 'empty.png, folder.jpg, half.jpg, half.png, text.bmp'
+    assert f'5 not readable, empty or truncated, replace: {names}\n' in output
+    assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['good.jpg']
+    for name in ('empty.png', 'half.jpg'):
+        output = run(script, model, folder / name, cwd=tmp_path, code=1)
+        assert output.splitlines()[-1].endswith(
+            f'1 not readable, empty or truncated, replace: {name}'
+        )
+        assert 'Traceback' not in output
+
+
+def test_wrong_arguments(tmp_path, run, script, model):
+    folder = write_images(tmp_path / 'images', 'a.jpg')
+    for source, out, message in [
+        ('nowhere', 'outputs', 'nowhere: no such image, folder or video'),
+        (folder, folder, 'would overwrite the images'),
+        (folder / 'a.jpg', folder, 'would overwrite the images'),
+        (tmp_path, 'outputs', 'no image (.bmp, .jpeg, .jpg, .png, .webp)'),
+    ]:
+        output = run(script, model, source, '--out', out, cwd=tmp_path, code=1)
+        assert message in output
+        assert 'Traceback' not in output
+    other = constant_model(tmp_path / 'other.onnx', PREPROCESSING, mode='decoded')
+    assert 'export it with --mode nms' in run(script, other, folder, cwd=tmp_path, code=1)
+
+
+def test_odd_images_are_read_as_mmdet_reads_them(tmp_path, demo):
+    """Grey, CMYK, four channels, 16 bits, and turned by EXIF."""
+    from mmcv.transforms import LoadImageFromFile
+
+    pixels = (
+        np.random.default_rng(0).integers(0, 256, (5, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    )
+    image = Image.fromarray(pixels)
+    turned = Image.Exif()
+    turned[0x112] = 6  # a quarter
+    for name, odd, options in [
+        ('grey.jpg', image.convert('L'), {}),
+        ('cmyk.jpg', image.convert('CMYK'), {}),
+        ('exif.jpg', image, dict(exif=turned)),
+        ('progressive.jpg', image, dict(progressive=True)),
+        ('alpha.png', image.convert('RGBA'), {}),
+        ('bits.png', image.convert('1'), {}),
+        ('palette.png', image.convert('P'), {}),
+        ('image.webp', image, {}),
+    ]:
+        odd.save(tmp_path / name, **options)
+    cv2.imwrite(str(tmp_path / '16bits.png'), pixels.astype(np.uint16) * 257)
+    for file in tmp_path.iterdir():
+        expected = LoadImageFromFile()(dict(img_path=str(file)))['img']
+        assert np.array_equal(demo['read_image'](file), expected), file.name
+        assert expected.shape == ((64, 40, 3) if file.name == 'exif.jpg' else (40, 64, 3))
+
+
+def test_a_thumbnail_does_not_hide_that_an_image_is_truncated(tmp_path, demo):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    contents = []
+    for size in (16, 64):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[:size, :size]).save(buffer, 'JPEG')
+        contents.append(buffer.getvalue())
+    thumbnail, image = contents
+    segment = b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
+    image = image[:2] + segment + image[2:]
+    file = tmp_path / 'image.jpg'
+    file.write_bytes(image)
+    assert demo['read_image'](file).shape == (64, 64, 3)
+    # Some cameras append data.
+    file.write_bytes(image + bytes(100))
+    assert demo['read_image'](file) is not None
+    file.write_bytes(image[:-100])
+    assert demo['read_image'](file) is None
+
+
+def test_narrow_images(tmp_path, demo, model):
+    detector = demo['Detector'](str(model))
+    assert len(detector(np.zeros((5000, 1, 3), np.uint8))[0]) == 2
+
+
+def test_it_can_be_copied_alone(tmp_path, run, script, model):
+    folder = write_images(tmp_path / 'images', 'a.jpg')
+    shutil.copy(script, tmp_path / 'detect.py')
+    assert 'images: 1' in run(tmp_path / 'detect.py', model, folder / 'a.jpg', cwd=tmp_path)

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+
+from mmdet_hadaptive.datasets import make_shapes
+from mmdet_hadaptive.export import ExportError, OnnxDetector, Preprocessing, evaluate_onnx
+
+from .conftest import constant_model, small_config
+
+SIZE = (96, 160)
+PREPROCESSING = Preprocessing(SIZE, SIZE, True, 'BGR', (0.0,) * 3, (1.0,) * 3, (0.0,) * 3)
+
+
+def test_boxes_are_clipped_to_the_image_and_scaled_back(tmp_path):
+    model = OnnxDetector(constant_model(tmp_path / 'model.onnx', PREPROCESSING))
+    images = [torch.zeros(3, 80, 150, dtype=torch.uint8)] * 2
+    # Of width and height.
+    samples = [
+        DetDataSample(metainfo=dict(img_shape=(80, 150), scale_factor=scale))
+        for scale in [(0.5, 2.0), (1.0, 1.0)]
+    ]
+    first, second = (sample.pred_instances for sample in model(images, samples))
+    assert first.bboxes.tolist() == [[0, 0, 300, 40], [20, 10, 80, 30]]
+    assert second.bboxes.tolist() == [[0, 0, 150, 80], [10, 20, 40, 60]]
+    assert first.labels.tolist() == [0, 1]
+    assert np.allclose(first.scores, [0.9, 0.8])
+    with pytest.raises(ExportError, match=r'161 x 80 pixels .* 160 x 96'):
+        model([torch.zeros(3, 80, 161, dtype=torch.uint8)], samples[:1])
+    with pytest.raises(ExportError, match=r"cannot do 'loss'"):
+        model(images, samples, mode='loss')
+
+
+@pytest.mark.parametrize(('workers', 'size'), [(0, 1000), (1, 0)])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, workers, size):
+    root = make_shapes(tmp_path / 'data', 1, 2)
+    image = sorted((root / 'val').iterdir())[1]
+    image.write_bytes(image.read_bytes()[:size])
+    config = small_config(root)
+    config.test_dataloader.num_workers = workers
+    preprocessing = Preprocessing.from_config(config)
+    model = constant_model(tmp_path / 'model.onnx', preprocessing)
+    with pytest.raises(ExportError, match=rf'{image.name} does not pass the test pipeline'):
+        evaluate_onnx(config, model, tmp_path)

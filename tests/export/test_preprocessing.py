@@ -1,0 +1,83 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hadaptive.export import ExportError, Preprocessing
+
+from .conftest import CONFIG, constant_model
+
+CONFIGS = CONFIG.parents[1]
+
+
+@pytest.mark.parametrize(
+    ('name', 'input_size', 'resize', 'pad_value'),
+    [
+        ('retinanet/retinanet_hadaptive-s_fpn_1x_coco.py', (800, 1344), (800, 1333), 123.675),
+        ('retinanet/retinanet-lite_hadaptive-s_384_600e_coco.py', (384, 384), (384, 384), 114),
+    ],
+)
+def test_preprocessing(name, input_size, resize, pad_value):
+    preprocessing = Preprocessing.from_config(Config.fromfile(CONFIGS / name))
+    assert preprocessing.input_size == input_size
+    assert preprocessing.resize == resize
+    assert preprocessing.keep_ratio
+    assert preprocessing.pad_value[0] == pad_value
+    assert Preprocessing.from_metadata(preprocessing.metadata()) == preprocessing
+    canvas = preprocessing.canvas(np.full((100, 200, 3), (10, 20, 30), np.uint8))
+    assert canvas.shape == (3, *input_size)
+    assert canvas[0, 0, 0] == pytest.approx((30 - 123.675) / 58.395, rel=1e-5)
+    assert canvas[0, 100, 0] == pytest.approx((pad_value - 123.675) / 58.395, rel=1e-5)
+    with pytest.raises(ExportError, match=r'export with a --size in which upright'):
+        preprocessing.canvas(np.zeros((2000, 100, 3), np.uint8))
+
+
+@pytest.mark.parametrize('to_rgb', [False, True])
+@pytest.mark.parametrize('keep_ratio', [False, True])
+def test_input_is_that_of_mmdet(tmp_path, demo, keep_ratio, to_rgb):
+    init_default_scope('mmdet')
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(150, 90), keep_ratio=keep_ratio),
+        dict(type='Pad', size=(160, 96), pad_val=dict(img=(200, 100, 50))),
+        dict(type='PackDetInputs', meta_keys=()),
+    ]
+    model = dict(type='DetDataPreprocessor', mean=[10, 20, 30], std=[1, 2, 3], bgr_to_rgb=to_rgb)
+    config = Config(
+        dict(
+            model=dict(data_preprocessor=model),
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+    file = tmp_path / 'image.png'
+    image = np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8)
+    cv2.imwrite(str(file), image)
+    padded, resized = (
+        Compose(steps)(dict(img_path=str(file), img_id=0))['inputs']
+        for steps in (pipeline, pipeline[:2] + pipeline[3:])
+    )
+    expected = MODELS.build(model)(dict(inputs=[padded], data_samples=None))['inputs'][0].numpy()
+
+    preprocessing = Preprocessing.from_config(config)
+    resized = resized.permute(1, 2, 0).numpy()
+    assert np.allclose(preprocessing.canvas(resized), expected, atol=1e-4)
+    outside = preprocessing.outside().canvas(resized)
+    outside = torch.from_numpy(outside[::-1].copy() if to_rgb else outside)
+    inside = (outside - torch.tensor([10, 20, 30])[:, None, None]) / torch.tensor([1, 2, 3]).view(
+        3, 1, 1
+    )
+    assert np.allclose(inside, expected, atol=1e-4)
+
+    detector = demo['Detector'](str(constant_model(tmp_path / 'model.onnx', preprocessing)))
+    inputs, factors = detector.prepare(cv2.imread(str(file)))
+    assert np.allclose(inputs[0], expected, atol=1e-4)
+    assert np.allclose(factors, [1.5, 1.5 if keep_ratio else 2.25])
+    # The larger box, clipped to the image, and the smaller one.
+    boxes, _, labels = detector(image)
+    height = 1.5 if keep_ratio else 2.25
+    assert np.allclose(boxes, [[0, 0, 100, 40], [10 / 1.5, 20 / height, 40 / 1.5, 60 / height]])
+    assert labels.tolist() == [0, 1]
