@@ -82,8 +82,8 @@ def test_data_and_evaluation_belong_together(name):
 )
 def test_light_detectors_are_light(name, edge, parameters, macs):
     costs = count_costs(MODELS.build(load(name).model), edge, edge)
-    assert costs[0] <= parameters
-    assert costs[1] <= macs
+    assert costs.parameters <= parameters
+    assert costs.macs <= macs
 
 
 def test_shapes_config_names_the_drawn_classes():
