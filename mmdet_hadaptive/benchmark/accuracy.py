@@ -8,8 +8,9 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 from threading import Lock
@@ -98,16 +99,18 @@ def train_all(
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task('trainings', total=len(runs), completed=len(runs) - len(missing))
-        futures = {pool.submit(finish, run): run for run in missing}
+        waiting = iter(missing)
+        futures = {pool.submit(finish, run): run for run in islice(waiting, jobs)}
         try:
-            for future in as_completed(futures):
-                future.result()
-                progress.advance(task)
-                run = futures[future]
-                progress.console.print(f'{run.name}: mAP {results[run.name][MAP]:.3f}')
+            while futures:
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    run = futures.pop(future)
+                    future.result()
+                    progress.advance(task)
+                    progress.console.print(f'{run.name}: mAP {results[run.name][MAP]:.3f}')
+                    futures |= {pool.submit(finish, other): other for other in islice(waiting, 1)}
         except BaseException:
-            # The pool waits for its threads, and these for their processes.
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Or the pool would wait for them.
             children.terminate()
             raise
     return [results[run.name] for run in runs]
