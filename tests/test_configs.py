@@ -95,8 +95,8 @@ def test_all_configs_end_alike(name):
 )
 def test_light_detectors_are_light(name, side, parameters, macs):
     costs = count_costs(MODELS.build(load(name).model), side, side)
-    assert costs[0] <= parameters
-    assert costs[1] <= macs
+    assert costs.parameters <= parameters
+    assert costs.macs <= macs
 
 
 def test_shapes_config_names_the_drawn_classes():

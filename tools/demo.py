@@ -8,6 +8,7 @@ from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdet_hadaptive.analysis.metrics import MAP, MAP_50
 from mmdet_hadaptive.analysis.report import draw_predictions, plot_curves
 from mmdet_hadaptive.datasets import make_shapes
 
@@ -37,7 +38,7 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
 
     checkpoint = find_latest_checkpoint(WORK_DIR)
     mean_ap, ap_50 = (
-        runner.message_hub.get_scalar(f'val/coco/bbox_{key}').current() for key in ('mAP', 'mAP_50')
+        runner.message_hub.get_scalar(f'val/{metric}').current() for metric in (MAP, MAP_50)
     )
     pictures = {name: WORK_DIR / f'{name}.png' for name in ('predictions', 'curves')}
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'

@@ -7,6 +7,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config, DictAction
 from rich.progress import track
 
+from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
 from mmdet_hadaptive.analysis.selection_statistics import adaptive_layers, collect_statistics
 
@@ -48,16 +49,21 @@ def main() -> None:
     draw_pairs(pairs, args.out_dir / 'pairs.png', f'Selected pairs of channels, {where}')
     files = draw_feature_maps(model.backbone, first[0], args.out_dir)
 
-    print(f'{where}\n\n| layer | temperature | entropy | channels in use | pairs in use |')
-    print('|---|---|---|---|---|')
+    rows = []
     for name, counts in statistics.items():
         values = counts.scalars()
         total = len(counts.pair_counts)
-        print(
-            f'| {name} | {layers[name].temperature:.3f} | {values["entropy"]:.3f} '
-            f'| {values["effective_channels"]:.1f} of {total} '
-            f'| {values["effective_pairs"]:.1f} of {total * (total - 1) // 2} |'
+        rows.append(
+            (
+                name,
+                f'{layers[name].temperature:.3f}',
+                f'{values["entropy"]:.3f}',
+                f'{values["effective_channels"]:.1f} of {total}',
+                f'{values["effective_pairs"]:.1f} of {total * (total - 1) // 2}',
+            )
         )
+    headings = ('layer', 'temperature', 'entropy', 'channels in use', 'pairs in use')
+    print(f'{where}\n\n{markdown_table(headings, rows)}')
     print(
         '\n' + '\n'.join(str(p) for p in (args.out_dir / n for n in ('channels.png', 'pairs.png')))
     )

@@ -1,6 +1,7 @@
 """Counts what a model costs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,21 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """Counts trainable parameters and multiply-accumulates for one image.
+@dataclass(frozen=True)
+class Costs:
+    """What a model costs.
+
+    Attributes:
+        parameters: All parameters, frozen or not; buffers, such as running means, are none.
+        macs: Multiply-accumulates for one image.
+    """
+
+    parameters: int
+    macs: int
+
+
+def count_costs(model: nn.Module, height: int, width: int) -> Costs:
+    """Counts parameters and multiply-accumulates for one image.
 
     Only convolutions and matrix products count as multiply-accumulates, as in the tables of
     the literature on light networks; normalisations, activations and the element-wise products
@@ -25,7 +39,7 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
         width: Width of the image in pixels.
 
     Returns:
-        The number of trainable parameters, and of multiply-accumulates.
+        The costs.
     """
     training = model.training
     model.eval()
@@ -38,7 +52,12 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
         inputs = (image, [sample])
     macs = count_macs(lambda: model(*inputs))
     model.train(training)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
+    return Costs(count_parameters(model), macs)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Counts all parameters of a model, frozen or not, without its buffers."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def input_size(config: Config, model: nn.Module) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 from torch import nn
 
+from .metrics import METRICS
+
 
 def plot_curves(scalars: str | Path, out_file: str | Path, title: str) -> None:
     """Draws the loss over iterations and the mAP over epochs.
@@ -31,7 +33,7 @@ def plot_curves(scalars: str | Path, out_file: str | Path, title: str) -> None:
         for key in ('loss', 'loss_cls', 'loss_bbox'):
             if key in record:
                 series[key].append((record['step'], record[key]))
-        for key in ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75'):
+        for key in METRICS:
             # -1 stands for no prediction at all.
             if key in record:
                 series[key].append((record['step'], max(record[key], 0)))
@@ -39,7 +41,7 @@ def plot_curves(scalars: str | Path, out_file: str | Path, title: str) -> None:
     figure.suptitle(title)
     axes = figure.subplots(1, 2)
     for name, points in series.items():
-        axis = axes[int(name.startswith('coco/'))]
+        axis = axes[int(name in METRICS)]
         axis.plot(*zip(*points, strict=True), '.-', label=name.removeprefix('coco/bbox_'))
     axes[0].set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
     axes[1].set(xlabel='epoch', ylabel='COCO AP on the validation images', ylim=(0, 1))

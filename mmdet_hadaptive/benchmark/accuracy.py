@@ -1,23 +1,34 @@
 """Trains a list of configs with several seeds, one process each, and tabulates their mAP."""
 
+import argparse
+import hashlib
 import json
 import os
-import subprocess
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Lock
 from typing import Any
 
-from mmengine.config import Config
+import mmdet
+import torch
+from mmengine.config import Config, DictAction
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from .. import __version__
+from ..analysis.markdown import markdown_table
+from ..analysis.metrics import MAP, MAP_50, METRICS
+from ..runtime.configs import walk
 from ..runtime.files import write_whole
+from .processes import ChildProcesses
 
-METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75')
+_TOOLS = ('-m', 'mmdet_hadaptive.runtime.mmdet_tools')
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,9 @@ def train_all(
 ) -> list[dict[str, Any]]:
     """Trains what has no result yet, then evaluates the last checkpoint of each.
 
-    Can be interrupted at any moment: finished runs are kept, begun ones go on from their last
-    checkpoint.
+    Can be interrupted at any moment: the trainings end with this process, finished runs are kept,
+    and the others resume from their last checkpoint the next time. The same happens to the other
+    runs when one fails.
 
     Args:
         runs: What to train.
@@ -56,66 +68,105 @@ def train_all(
             learning rate follows the batch size by MMDetection's ``--auto-scale-lr``.
 
     Returns:
-        One dictionary a run, in the order of ``runs``: config, seed, epochs, options, and the
-        metrics in 0..1.
+        One dictionary a run, in the order of ``runs``: the metrics in 0..1, and what they are of:
+        config, seed, epochs, options, processes, the SHA-256 of the config's content and the
+        versions of the libraries.
 
     Raises:
-        ValueError: If ``folder`` has results of the same runs with other options.
+        ValueError: If ``folder`` has a run of the same name that differs in any of these.
         RuntimeError: If a training fails; names the run and its log.
     """
+    # Reading a config is not safe in several threads.
+    identities = {run: _identify(run, processes) for run in runs}
     results_file = folder / 'results.jsonl'
-    results = {}
-    if results_file.exists():
-        for line in results_file.read_text().splitlines():
-            record = json.loads(line)
-            results[record['config'], record['seed']] = record
-    for run in runs:
-        record = results.get((run.config.stem, run.seed))
-        if record is not None and record['options'] != list(run.options):
-            raise ValueError(
-                f'{results_file} holds {run.config.stem} with seed {run.seed} trained with the '
-                f'options {record["options"]}, now they are {list(run.options)}: choose another '
-                'folder'
-            )
-    missing = [run for run in runs if (run.config.stem, run.seed) not in results]
+    results = _read_results(results_file)
+    for run, identity in identities.items():
+        begun = folder / run.name / 'run.json'
+        if run.name in results:
+            _check_same(identity, results[run.name], results_file)
+        elif begun.exists():
+            _check_same(identity, json.loads(begun.read_text()), begun)
+    missing = [run for run in runs if run.name not in results]
+    children, lock = ChildProcesses(), Lock()
+
+    def finish(run: Run) -> None:
+        metrics = _train(run, identities[run], folder / run.name, jobs, children)
+        with lock:
+            results[run.name] = identities[run] | metrics
+            text = ''.join(json.dumps(result) + '\n' for result in results.values())
+            write_whole(text, results_file)
+
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task('trainings', total=len(runs), completed=len(runs) - len(missing))
-        # Reading a config is not safe in several threads.
-        futures = {
-            pool.submit(_train, run, _epochs(run), folder, jobs, processes): run for run in missing
-        }
+        waiting = iter(missing)
+        futures = {pool.submit(finish, run): run for run in islice(waiting, jobs)}
         try:
-            for future in as_completed(futures):
-                run = futures[future]
-                results[run.config.stem, run.seed] = record = future.result()
-                text = ''.join(json.dumps(result) + '\n' for result in results.values())
-                write_whole(text, results_file)
-                progress.advance(task)
-                progress.console.print(f'{run.name}: mAP {record["coco/bbox_mAP"]:.3f}')
+            while futures:
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    run = futures.pop(future)
+                    future.result()
+                    progress.advance(task)
+                    progress.console.print(f'{run.name}: mAP {results[run.name][MAP]:.3f}')
+                    futures |= {pool.submit(finish, other): other for other in islice(waiting, 1)}
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Or the pool would wait for them.
+            children.terminate()
             raise
-    return [results[run.config.stem, run.seed] for run in runs]
+    return [results[run.name] for run in runs]
 
 
-def _epochs(run: Run) -> int:
+def _identify(run: Run, processes: int) -> dict[str, Any]:
+    """What the metrics of a run depend on."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='*', action=DictAction)
     config = Config.fromfile(run.config)
-    overrides = dict(option.split('=', 1) for option in run.options)
-    return int(overrides.get('train_cfg.max_epochs', config.train_cfg.max_epochs))
+    config.merge_from_dict(parser.parse_args(['--cfg-options', *run.options]).cfg_options)
+    content = json.dumps(config.to_dict(), sort_keys=True, default=repr)
+    # The same files lie elsewhere on another machine: of absolute paths the name is left.
+    content = re.sub(r'"/[^"]*/', '"', content)
+    return dict(
+        config=run.config.stem,
+        seed=run.seed,
+        epochs=config.train_cfg.max_epochs,
+        options=list(run.options),
+        processes=processes,
+        config_sha256=hashlib.sha256(content.encode()).hexdigest(),
+        versions=dict(
+            torch=torch.__version__, mmdet=mmdet.__version__, mmdet_hadaptive=__version__
+        ),
+    )
 
 
-def _train(run: Run, epochs: int, folder: Path, jobs: int, processes: int) -> dict[str, Any]:
-    """Trains and evaluates in processes of their own."""
-    work_dir = folder / run.name
-    test_dir = work_dir / 'test'
-    work_dir.mkdir(parents=True, exist_ok=True)
-    tools = ['-m', 'mmdet_hadaptive.runtime.mmdet_tools']
-    settings = ['--cfg-options', f'randomness.seed={run.seed}', *run.options]
-    start, launcher = tools, []
+def _read_results(file: Path) -> dict[str, dict[str, Any]]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    records = [json.loads(line) for line in lines]
+    return {Run(Path(record['config']), record['seed']).name: record for record in records}
+
+
+def _check_same(identity: dict[str, Any], record: dict[str, Any], file: Path) -> None:
+    differences = [
+        f'{key} is {value}, there it is {record.get(key)}'
+        for key, value in identity.items()
+        if record.get(key) != value
+    ]
+    if differences:
+        raise ValueError(
+            f'{file} is about another training of {identity["config"]} with seed '
+            f'{identity["seed"]}: {"; ".join(differences)}. Choose another folder'
+        )
+
+
+def _train(
+    run: Run, identity: dict[str, Any], work_dir: Path, jobs: int, children: ChildProcesses
+) -> dict[str, float]:
+    """Trains and evaluates in processes of their own, and returns the metrics."""
+    write_whole(json.dumps(identity), work_dir / 'run.json')
+    processes, start, launcher = identity['processes'], [*_TOOLS], []
     if processes > 1:
         torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-        start, launcher = [*torchrun, *tools], ['--launcher', 'pytorch']
+        start, launcher = [*torchrun, *_TOOLS], ['--launcher', 'pytorch']
+    settings = ['--cfg-options', f'randomness.seed={run.seed}', *run.options]
     _call(
         [
             *(*start, 'train.py', run.config, '--work-dir', work_dir),
@@ -123,38 +174,32 @@ def _train(run: Run, epochs: int, folder: Path, jobs: int, processes: int) -> di
         ],
         work_dir / 'train.log',
         jobs * processes,
+        children,
     )
-    checkpoint = work_dir / f'epoch_{epochs}.pth'
+    checkpoint, test_dir = work_dir / f'epoch_{identity["epochs"]}.pth', work_dir / 'test'
     # By one process: of several, all would write the metrics to the same file.
     _call(
-        [*tools, 'test.py', run.config, checkpoint, '--work-dir', test_dir, *settings],
+        [*_TOOLS, 'test.py', run.config, checkpoint, '--work-dir', test_dir, *settings],
         work_dir / 'test.log',
         jobs,
+        children,
     )
     metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
     # MMDetection gives -1, or nothing, where no object is detected at all.
-    values = {name: max(metrics.get(name, 0.0), 0.0) for name in METRICS}
-    return dict(
-        config=run.config.stem, seed=run.seed, epochs=epochs, options=list(run.options), **values
-    )
+    return {name: max(metrics.get(name, 0.0), 0.0) for name in METRICS}
 
 
-def _call(command: Sequence[Any], log: Path, processes: int) -> None:
+def _call(command: Sequence[Any], log: Path, processes: int, children: ChildProcesses) -> None:
     threads = max(1, (os.cpu_count() or 1) // processes)
-    with log.open('a') as file:
-        code = subprocess.call(
-            [sys.executable, *map(str, command)],
-            env={'OMP_NUM_THREADS': str(threads), **os.environ},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    code = children.call([sys.executable, *map(str, command)], log, environment)
     if code:
         last = log.read_text().strip().splitlines()[-1:]
         raise RuntimeError(f'a training ended with status {code}, see {log}: {"".join(last)}')
 
 
 def data_root_options(config: Path, data_root: str) -> list[str]:
-    """Overrides that let a config read its data from another folder.
+    """Makes overrides that let a config read its data from another folder.
 
     Args:
         config: A config whose ``data_root`` starts all paths to its data.
@@ -165,18 +210,15 @@ def data_root_options(config: Path, data_root: str) -> list[str]:
     """
     settings = Config.fromfile(config)
     old = settings.data_root
-
-    def options(node: Any, key: str) -> Iterator[str]:
-        if isinstance(node, str) and node.startswith(old):
-            yield f'{key}={Path(data_root, node.removeprefix(old))}'
-        elif isinstance(node, (dict, list)):
-            for name, child in node.items() if isinstance(node, dict) else enumerate(node):
-                yield from options(child, f'{key}.{name}' if key else str(name))
-
-    return list(options(settings._cfg_dict.to_dict(), ''))
+    return [
+        f'{".".join(map(str, (*path, key)))}={Path(data_root, value.removeprefix(old))}'
+        for path, node in walk(settings.to_dict())
+        for key, value in node.items()
+        if isinstance(value, str) and value.startswith(old)
+    ]
 
 
-def comparison_table(results: Sequence[dict[str, Any]], reference: str) -> str:
+def tabulate_comparison(results: Sequence[dict[str, Any]], reference: str) -> str:
     """Tabulates mean and spread over the seeds.
 
     Args:
@@ -190,23 +232,23 @@ def comparison_table(results: Sequence[dict[str, Any]], reference: str) -> str:
     by_config: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for result in results:
         by_config[result['config']][result['seed']] = result
-    lines = [
-        '| config | seeds | mAP | mAP50 | difference in mAP |',
-        '|---|---|---|---|---|',
-    ]
+    rows = []
     for config, by_seed in by_config.items():
-        cells = [_spread([result[metric] for result in by_seed.values()]) for metric in METRICS[:2]]
+        spreads = [
+            _format_spread([result[metric] for result in by_seed.values()])
+            for metric in (MAP, MAP_50)
+        ]
         differences = [
-            result['coco/bbox_mAP'] - by_config[reference][seed]['coco/bbox_mAP']
+            result[MAP] - by_config[reference][seed][MAP]
             for seed, result in by_seed.items()
             if seed in by_config[reference]
         ]
-        difference = '' if config == reference else _spread(differences, '+')
-        lines.append(f'| {config} | {len(by_seed)} | {" | ".join(cells)} | {difference} |')
-    return '\n'.join(lines)
+        difference = '' if config == reference else _format_spread(differences, '+')
+        rows.append((config, len(by_seed), *spreads, difference))
+    return markdown_table(('config', 'seeds', 'mAP', 'mAP50', 'difference in mAP'), rows)
 
 
-def _spread(values: Sequence[float], sign: str = '') -> str:
+def _format_spread(values: Sequence[float], sign: str = '') -> str:
     if not values:
         return ''
     spread = f' ± {stdev(values):.3f}' if len(values) > 1 else ''

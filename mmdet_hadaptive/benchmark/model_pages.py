@@ -1,5 +1,8 @@
-"""The pages of the model zoo: README.md and metafile.yml of each folder of configs."""
+"""Renders the pages of the configs: README.md and metafile.yml of each folder."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,10 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from ..analysis.costs import count_costs, input_size
+from ..analysis.costs import count_costs, count_parameters, input_size
+from ..analysis.markdown import markdown_table
 from ..pretraining import pretrained_options
+from ..runtime.configs import walk
 
 _BEGIN = '<!-- models: written by tools/development/write_model_pages.py -->'
 _END = '<!-- /models -->'
@@ -20,6 +25,47 @@ _DATA = {
     'in1k': 'ImageNet-1k',
     'cifar100': 'CIFAR-100',
 }
+_NOTE = (
+    'MACs are the multiply-accumulates of convolutions and matrix products for one image; they are '
+    'left out where they depend on what is found in it, or happen in operators of mmcv. Scores '
+    'that nobody has measured yet are empty.'
+)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A config, and what its model costs for one image of its size.
+
+    The multiply-accumulates are None where they depend on what is in the image.
+    """
+
+    path: Path
+    config: Config
+    height: int
+    width: int
+    parameters: int
+    macs: int | None
+
+    @property
+    def data(self) -> str:
+        """What it is trained on, which its name tells."""
+        words = [_DATA[word] for word in self.path.stem.split('_') if word in _DATA]
+        if not words:
+            raise ValueError(f'the name of {self.path} ends in none of {sorted(_DATA)}')
+        return words[-1]
+
+    @property
+    def epochs(self) -> int:
+        """How often the training sees each image."""
+        dataset = self.config.train_dataloader.dataset
+        return self.config.train_cfg.max_epochs * math.prod(
+            node['times'] for _, node in walk(dataset) if 'times' in node and 'dataset' in node
+        )
+
+    @property
+    def metric(self) -> str:
+        """The name of the score in OpenMMLab's metafiles, given in percent."""
+        return 'Top 1 Accuracy' if self.config.default_scope == 'mmpretrain' else 'box AP'
 
 
 def render_pages(folder: Path) -> dict[Path, str]:
@@ -46,55 +92,21 @@ def render_pages(folder: Path) -> dict[Path, str]:
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise ValueError(f'{readme} has no place for the table: add {_BEGIN!r} and {_END!r}')
+    models = [_load_model(path) for path in sorted(folder.glob('*.py'))]
 
     old = yaml.safe_load(metafile.read_text()) if metafile.exists() else {}
     title = before.partition('\n')[0].removeprefix('# ')
     collection = dict(Name=title, README=readme.relative_to(root).as_posix())
     collections = old.get('Collections', [collection])
-    known = {
-        model['Name']: {key: model[key] for key in ('Results', 'Weights') if key in model}
-        for model in old.get('Models', [])
-    }
-    models, rows, command = [], [], []
-    for path in sorted(folder.glob('*.py')):
-        config = Config.fromfile(path)
-        size, metadata = _describe(path, config)
-        model = {
-            'Name': path.stem,
-            'In Collection': collections[0]['Name'],
-            'Config': path.relative_to(root).as_posix(),
-            'Metadata': metadata,
-            'Results': None,
-            **known.get(path.stem, {}),
-        }
-        models.append(model)
-        rows.append(_row(model, size, config))
-        if config.model.backbone.type == 'HadaptiveNet' and not command:
-            options = pretrained_options(config, 'CHECKPOINT')
-            command = [f'python tools/train.py {model["Config"]} --cfg-options', *options]
-
-    block = [
-        f'| config | input | parameters M | MACs G | data | epochs | {_metric(config)} |',
-        '|---|---|---|---|---|---|---|',
-        *rows,
-        '',
-        'MACs are the multiply-accumulates of convolutions and matrix products for one image; they '
-        'are left out where they depend on what is found in it, or happen in operators of mmcv. '
-        'Scores that nobody has measured yet are empty.',
+    measured = {model['Name']: model for model in old.get('Models', [])}
+    entries = [
+        _describe(model, root, collections[0]['Name'], measured.get(model.path.stem, {}))
+        for model in models
     ]
-    if command:
-        block += [
-            '',
-            'From a pre-trained backbone ([how to get one](../pretrain/README.md)), with each of '
-            'these configs that has Hadaptive-Net:',
-            '',
-            '```bash',
-            ' \\\n    '.join(command),
-            '```',
-        ]
-    pages = dict(Collections=collections, Models=models)
+    block = [_render_table(models, entries), _NOTE, *_render_command(models, root)]
+    pages = dict(Collections=collections, Models=entries)
     return {
-        readme: f'{before}{_BEGIN}\n\n' + '\n'.join(block) + f'\n\n{_END}{after}',
+        readme: '\n\n'.join([f'{before}{_BEGIN}', *block, f'{_END}{after}']),
         metafile: yaml.safe_dump(pages, sort_keys=False, allow_unicode=True, width=100),
     }
 
@@ -113,49 +125,69 @@ def render_index(configs: Path) -> str:
     return yaml.safe_dump({'Import': files})
 
 
-def _describe(path: Path, config: Config) -> tuple[str, dict[str, Any]]:
-    """The size of the images, and the metadata."""
-    data = [_DATA[word] for word in path.stem.split('_') if word in _DATA]
-    if not data:
-        raise ValueError(f'the name of {path} ends in none of {sorted(_DATA)}')
-    epochs = config.train_cfg.max_epochs
-    dataset = config.train_dataloader.dataset
-    while 'dataset' in dataset:
-        epochs *= dataset.get('times', 1)
-        dataset = dataset.dataset
+def _load_model(path: Path) -> _Model:
+    config = Config.fromfile(path)
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     height, width = input_size(config, model)
-    metadata = {
-        'Training Data': data[-1],
-        'Epochs': epochs,
-        'Batch Size': config.auto_scale_lr.base_batch_size,
-        'Parameters': sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
     try:
-        metadata['FLOPs'] = count_costs(model.to('meta'), height, width)[1]
+        macs = count_costs(model.to('meta'), height, width).macs
     except RuntimeError as error:
         # There are no values on this device: what depends on them cannot be counted.
         if 'meta tensors' not in str(error):
             raise
-    return f'{width} x {height}', metadata
+        macs = None
+    return _Model(path, config, height, width, count_parameters(model), macs)
 
 
-def _metric(config: Config) -> str:
-    """The name of the score in OpenMMLab's metafiles, given in percent."""
-    return 'Top 1 Accuracy' if config.default_scope == 'mmpretrain' else 'box AP'
+def _describe(model: _Model, root: Path, collection: str, old: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a metafile, with the results and weights that it had."""
+    metadata = {
+        'Training Data': model.data,
+        'Epochs': model.epochs,
+        'Batch Size': model.config.auto_scale_lr.base_batch_size,
+        'Parameters': model.parameters,
+    }
+    if model.macs is not None:
+        metadata['FLOPs'] = model.macs
+    return {
+        'Name': model.path.stem,
+        'In Collection': collection,
+        'Config': model.path.relative_to(root).as_posix(),
+        'Metadata': metadata,
+        'Results': None,
+        **{key: old[key] for key in ('Results', 'Weights') if key in old},
+    }
 
 
-def _row(model: dict[str, Any], size: str, config: Config) -> str:
-    metadata, results = model['Metadata'], model['Results'] or []
-    macs = metadata.get('FLOPs')
-    cells = [
-        f'[{model["Name"]}]({Path(model["Config"]).name})',
-        size,
-        f'{metadata["Parameters"] / 1e6:.2f}',
-        '' if macs is None else f'{macs / 1e9:.3f}',
-        metadata['Training Data'],
-        str(metadata['Epochs']),
-        ', '.join(f'{result["Metrics"][_metric(config)]:.1f}' for result in results),
+def _render_table(models: Sequence[_Model], entries: Sequence[dict[str, Any]]) -> str:
+    metric = models[-1].metric
+    rows = [
+        (
+            f'[{model.path.stem}]({model.path.name})',
+            f'{model.width} x {model.height}',
+            f'{model.parameters / 1e6:.2f}',
+            '' if model.macs is None else f'{model.macs / 1e9:.3f}',
+            model.data,
+            model.epochs,
+            ', '.join(f'{result["Metrics"][metric]:.1f}' for result in entry['Results'] or []),
+        )
+        for model, entry in zip(models, entries, strict=True)
     ]
-    return f'| {" | ".join(cells)} |'
+    headings = ('config', 'input', 'parameters M', 'MACs G', 'data', 'epochs', metric)
+    return markdown_table(headings, rows)
+
+
+def _render_command(models: Sequence[_Model], root: Path) -> list[str]:
+    """The paragraphs on pre-training, if one of the models is ours."""
+    ours = [model for model in models if model.config.model.backbone.type == 'HadaptiveNet']
+    if not ours:
+        return []
+    config = ours[0].path.relative_to(root).as_posix()
+    options = pretrained_options(ours[0].config, 'CHECKPOINT')
+    command = ' \\\n    '.join([f'python tools/train.py {config} --cfg-options', *options])
+    return [
+        'From a pre-trained backbone ([how to get one](../pretrain/README.md)), with each of these '
+        'configs that has Hadaptive-Net:',
+        f'```bash\n{command}\n```',
+    ]

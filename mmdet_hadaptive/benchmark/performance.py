@@ -1,4 +1,4 @@
-"""What is compared in ``docs/performance.md``: for each comparison, ours and the other side."""
+"""Makes what is compared in ``docs/performance.md``: for each comparison, ours and the other."""
 
 import json
 import tempfile
@@ -21,25 +21,26 @@ from torch.nn import functional as F  # noqa: N812
 from ..deploy import fuse_for_inference
 from ..layers import AdaptiveCrossHadamard
 from ..ops import append_products, gumbel_top_k
+from ..runtime.onnx_session import create_session
 
 Functions = dict[str, Callable[[], object]]
-_EDGE = 320
+_SIDE_LENGTH = 320
 _BATCH = 16
 
 
-def eager_backbone() -> Functions:
-    """The fused small backbone and the plain one in PyTorch, one image of 320 x 320."""
+def make_eager_backbones() -> Functions:
+    """Makes the fused small backbone and the plain one in PyTorch, one image of 320 x 320."""
     net = _backbone(type='HadaptiveNet', arch='small', out_indices=(3, 4))
     fused = fuse_for_inference(net)
-    image = torch.randn(1, 3, _EDGE, _EDGE)
+    image = torch.randn(1, 3, _SIDE_LENGTH, _SIDE_LENGTH)
     return {
         'ours': torch.inference_mode()(lambda: fused(image)),
         'other': torch.inference_mode()(lambda: net(image)),
     }
 
 
-def onnx_backbone(arch: str, threads: int) -> Functions:
-    """A fused backbone and MMDetection's MobileNetV2 (as in its SSDLite) in ONNX Runtime.
+def make_onnx_backbones(arch: str, threads: int) -> Functions:
+    """Makes a fused backbone and MMDetection's MobileNetV2 (as in its SSDLite) in ONNX Runtime.
 
     Args:
         arch: 'small', 'medium' or 'large'.
@@ -51,20 +52,20 @@ def onnx_backbone(arch: str, threads: int) -> Functions:
     return {'ours': _onnx_runner(ours, threads), 'other': _onnx_runner(other, threads)}
 
 
-def layer(channels: int, num_selected: int, edge: int, whole: bool) -> Functions:
-    """Forward and backward pass of ACH and of its obvious formulation, batch of 16.
+def make_layers(channels: int, num_selected: int, side_length: int, whole: bool) -> Functions:
+    """Makes forward and backward pass of ACH and of its obvious formulation, batch of 16.
 
     Args:
         channels: Channels C.
         num_selected: Selected channels s.
-        edge: Height and width of the map.
+        side_length: Height and width of the map.
         whole: Whether the pointwise convolution, its normalisation and the scores belong to it,
             which are the same on both sides, or only what comes after them.
     """
     ach = AdaptiveCrossHadamard(channels, num_selected)
     norm = ach.product_norm
-    x = torch.randn(_BATCH, channels, edge, edge, requires_grad=True)
-    grad = torch.randn(_BATCH, ach.out_channels, edge, edge)
+    x = torch.randn(_BATCH, channels, side_length, side_length, requires_grad=True)
+    grad = torch.randn(_BATCH, ach.out_channels, side_length, side_length)
     scores = torch.randn(_BATCH, channels, requires_grad=True)
     inputs = [x, *(ach if whole else norm).parameters(), *([] if whole else [scores])]
 
@@ -87,10 +88,10 @@ def layer(channels: int, num_selected: int, edge: int, whole: bool) -> Functions
     return {'ours': lambda: step(ours), 'other': lambda: step(obvious)}
 
 
-def kernels(
+def make_kernels(
     channels: int,
     num_selected: int,
-    edge: int,
+    side_length: int,
     *,
     dtype: torch.dtype,
     channels_last: bool,
@@ -98,12 +99,12 @@ def kernels(
     batch: int = 1024,
     device: str = 'cuda',
 ) -> Functions:
-    """Triton's kernels for the products of ACH, forward and backward, and something else.
+    """Makes calls of Triton's kernels for ACH's products, forward and backward, and of others.
 
     Args:
         channels: Channels C.
         num_selected: Selected channels s.
-        edge: Height and width of the map.
+        side_length: Height and width of the map.
         dtype: Of the maps; parameters are in single precision.
         channels_last: Memory format of the maps.
         other: The same by torch's operations, or a copy that moves as many bytes as both passes
@@ -112,13 +113,13 @@ def kernels(
         device: Where they run; the CPU in Triton's interpreter only.
     """
     # Triton is not everywhere.
-    from .ops import expansion_torch, expansion_triton
+    from ..ops import expansion_torch, expansion_triton
 
     products = num_selected * (num_selected - 1) // 2
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     maps = dict(dtype=dtype, device=device, memory_format=memory_format)
-    u = torch.empty(batch, channels, edge, edge, **maps).normal_()
-    grad = torch.empty(batch, channels + products, edge, edge, **maps).normal_()
+    u = torch.empty(batch, channels, side_length, side_length, **maps).normal_()
+    grad = torch.empty(batch, channels + products, side_length, side_length, **maps).normal_()
     indices = torch.rand(batch, channels, device=device).argsort()[:, :num_selected]
     scale = torch.ones(batch, num_selected, device=device)
     alpha = torch.full((1,), 0.5, device=device)
@@ -134,7 +135,7 @@ def kernels(
     # Forward, u is read and the result is written; backward, the gradient of the result and the
     # selected channels are read, and the gradient of u is written. A copy reads and writes.
     planes = (channels + channels + products) * 2 + num_selected
-    source = torch.randn(batch * planes * edge**2 // 2, dtype=dtype, device=device)
+    source = torch.randn(batch * planes * side_length**2 // 2, dtype=dtype, device=device)
     target = torch.empty_like(source)
     sides = dict(torch=partial(step, expansion_torch), copy=partial(target.copy_, source))
 
@@ -149,8 +150,8 @@ def kernels(
     return {'ours': finished(partial(step, expansion_triton)), 'other': finished(sides[other])}
 
 
-def training_step(config: Path) -> Functions:
-    """One training step of a detector and of MMDetection's SSDLite with MobileNetV2.
+def make_training_steps(config: Path) -> Functions:
+    """Makes one training step of a detector and of MMDetection's SSDLite with MobileNetV2.
 
     Batch of 16 images of 320 x 320 with four random boxes each: forward pass, loss, backward
     pass, SGD; both in the memory format ``channels_last``.
@@ -165,17 +166,20 @@ def training_step(config: Path) -> Functions:
             "_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'", '.py'
         ).model,
     }
-    images = torch.randn(_BATCH, 3, _EDGE, _EDGE)
+    images = torch.randn(_BATCH, 3, _SIDE_LENGTH, _SIDE_LENGTH)
     images = images.contiguous(memory_format=torch.channels_last)
     samples = [_sample() for _ in range(_BATCH)]
     return {name: _trainer(own, images, samples) for name, own in settings.items()}
 
 
-def peak_memory(function: Callable[[], object]) -> int:
-    """The most memory that a call holds at once on the CPU, in bytes, by torch's profiler.
+def measure_peak_memory(function: Callable[[], object]) -> int:
+    """Measures the most memory that a call holds at once on the CPU, by torch's profiler.
 
     Args:
         function: Leaves nothing behind and frees nothing of before.
+
+    Returns:
+        Bytes.
     """
     function()
     cpu = [torch.profiler.ProfilerActivity.CPU]
@@ -207,25 +211,21 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _onnx_runner(net: nn.Module, threads: int) -> Callable[[], object]:
-    # An extra of the package.
-    import onnxruntime
-
-    image = torch.randn(1, 3, _EDGE, _EDGE)
+    image = torch.randn(1, 3, _SIDE_LENGTH, _SIDE_LENGTH)
     with tempfile.TemporaryDirectory() as folder:
-        file = str(Path(folder) / 'net.onnx')
-        torch.onnx.export(net, (image,), file, dynamo=False, opset_version=17)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Threads that wait by turning round would slow down whoever has the next turn.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
+        file = Path(folder) / 'net.onnx'
+        torch.onnx.export(net, (image,), str(file), dynamo=False, opset_version=17)
+        session = create_session(file, threads)
     inputs = {session.get_inputs()[0].name: image.numpy()}
     return lambda: session.run(None, inputs)
 
 
 def _sample() -> DetDataSample:
-    corner, size = torch.rand(4, 2) * _EDGE / 2, 16 + torch.rand(4, 2) * (_EDGE / 2 - 16)
-    shape = (_EDGE, _EDGE)
+    corner, size = (
+        torch.rand(4, 2) * _SIDE_LENGTH / 2,
+        16 + torch.rand(4, 2) * (_SIDE_LENGTH / 2 - 16),
+    )
+    shape = (_SIDE_LENGTH, _SIDE_LENGTH)
     return DetDataSample(
         metainfo=dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape),
         gt_instances=InstanceData(

@@ -73,7 +73,7 @@ def _composed(
 
 def _kernels(u: Tensor) -> ModuleType:
     """What computes the products of u: Triton's kernels on CUDA devices, or torch's operations."""
-    if u.is_cuda and u.numel() and _has_triton(u.device):
+    if u.is_cuda and u.numel() and has_triton(u.device):
         from . import expansion_triton
 
         return expansion_triton
@@ -81,7 +81,18 @@ def _kernels(u: Tensor) -> ModuleType:
 
 
 @lru_cache
-def _has_triton(device: torch.device) -> bool:
+def has_triton(device: torch.device) -> bool:
+    """Tells whether Triton's kernels can run, and warns where Triton is there and does not work.
+
+    Args:
+        device: A CUDA device.
+
+    Returns:
+        Whether :func:`append_products` uses them on the device.
+
+    Raises:
+        ValueError: If the environment variable HADAPTIVE_TRITON is neither 0 nor 1.
+    """
     wanted = os.environ.get('HADAPTIVE_TRITON', '1')
     if wanted not in ('0', '1'):
         raise ValueError(

@@ -46,10 +46,14 @@ def test_published_sizes(arch):
     last = len(ARCHITECTURES[arch]['stages'])
     whole = HadaptiveNet(arch, out_indices=(last,))
     without = HadaptiveNet(arch, out_indices=(last - 1,))
-    parameters, macs = count_costs(whole, 224, 224)
-    parameters_without, macs_without = count_costs(without, 224, 224)
-    macs_320 = count_costs(whole, 320, 320)[1]
-    assert PUBLISHED[arch] == (parameters, parameters_without, macs, macs_without, macs_320)
+    costs, costs_without = count_costs(whole, 224, 224), count_costs(without, 224, 224)
+    assert PUBLISHED[arch] == (
+        costs.parameters,
+        costs_without.parameters,
+        costs.macs,
+        costs_without.macs,
+        count_costs(whole, 320, 320).macs,
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@ import argparse
 import json
 import re
 import runpy
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,11 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
+from mmdet_hadaptive.analysis.metrics import METRICS
 from mmdet_hadaptive.benchmark.accuracy import (
     Run,
-    comparison_table,
     data_root_options,
+    tabulate_comparison,
     train_all,
 )
 from mmdet_hadaptive.pretraining import pretrained_options
@@ -40,10 +43,12 @@ def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
     log = (work_dir / 'train.log').read_text()
     assert re.search(r'seed: 3\b', log)
 
+    # The recipe is made for another batch size than 4.
+    base = Config.fromfile(SHAPES).auto_scale_lr.base_batch_size
+    assert f'Scaling the original LR by {4 / base}' in log
+
     assert train_all(runs, tmp_path) == [result]
     assert (work_dir / 'train.log').read_text() == log
-    with pytest.raises(ValueError, match=r'trained with the options .*choose another folder'):
-        train_all([Run(SHAPES, 3, tuple(OPTIONS[1:]))], tmp_path)
 
     # Without its result, a finished training is evaluated again and not trained again.
     (tmp_path / 'results.jsonl').unlink()
@@ -62,13 +67,105 @@ def test_a_failed_training_names_its_log(tmp_path, monkeypatch):
     assert not (tmp_path / 'results.jsonl').exists()
 
 
+# Stands in for Python: training and testing are a matter of milliseconds, except for configs that
+# are called otherwise.
+PYTHON = f"""#!{sys.executable} -IS
+import os, sys, time
+from pathlib import Path
+if sys.argv[1] == '-I':
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+tool, config = sys.argv[3:5]
+work_dir = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+if tool == 'test.py':
+    (work_dir / 'now').mkdir(parents=True)
+    (work_dir / 'now/now.json').write_text('{{"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": -1}}')
+elif 'endless' in config:
+    Path('endless').write_text(str(os.getpid()))
+    time.sleep(60)
+elif 'failing' in config:
+    while not (Path('results.jsonl').exists() and Path('endless').exists()):
+        time.sleep(0.01)
+    sys.exit('out of luck')
+"""
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch):
+    """Makes runs of configs with little in them, which are trained by the stand-in."""
+    python = tmp_path / 'python'
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python))
+    monkeypatch.chdir(tmp_path)
+
+    def make(name, options=(), content='load_from = None'):
+        config = tmp_path / f'{name}.py'
+        config.write_text(f'train_cfg = dict(max_epochs=1)\n{content}\n')
+        return Run(config, 0, tuple(options))
+
+    return make
+
+
+def test_a_failure_ends_the_others_and_keeps_what_is_finished(make_run, tmp_path):
+    names = ('finished', 'endless', 'failing', 'late')
+    start = time.monotonic()
+    with pytest.raises(
+        RuntimeError, match=r'status 1, see .*failing_seed0.train\.log: out of luck'
+    ):
+        train_all([make_run(name) for name in names], tmp_path, jobs=2)
+    assert time.monotonic() - start < 30
+    (line,) = (tmp_path / 'results.jsonl').read_text().splitlines()
+    assert json.loads(line)['config'] == 'finished'
+    assert not (tmp_path / 'late_seed0').exists()
+    assert not Path('/proc', (tmp_path / 'endless').read_text()).exists()
+
+
+def test_no_object_detected_at_all(make_run, tmp_path):
+    (result,) = train_all([make_run('a')], tmp_path)
+    assert [result[metric] for metric in METRICS] == [0.5, 0, 0]
+
+
+@pytest.mark.parametrize('finished', [True, False])
+def test_another_training_of_the_same_name_is_refused(make_run, tmp_path, monkeypatch, finished):
+    path = '/here/weights.pth'
+    run = make_run('a', ['x=1'], f'load_from = {path!r}')
+    results = train_all([run], tmp_path)
+    if not finished:
+        # As if it had been interrupted.
+        (tmp_path / 'results.jsonl').unlink()
+    begun = tmp_path / ('results.jsonl' if finished else 'a_seed0/run.json')
+
+    def refused(what, *args, **kwargs):
+        message = rf'{begun} is about another training of a with seed 0: {what}\. Choose another'
+        with pytest.raises(ValueError, match=message):
+            train_all(*args, folder=tmp_path, **kwargs)
+
+    digest = r'config_sha256 is \w{64}, there it is \w{64}'
+    refused(digest, [make_run('a', ['x=1'], f'load_from = {path!r}\ny = 1')])
+    refused(rf"options is \['x=2'\], there it is \['x=1'\]; {digest}", [make_run('a', ['x=2'])])
+    run = make_run('a', ['x=1'], f'load_from = {path!r}')
+    refused('processes is 2, there it is 1', [run], processes=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, '__version__', '1.0')
+        refused(r'versions is .*1\.0.*, there it is .*', [run])
+    # The same file elsewhere, and the order of the keys, change nothing.
+    other = make_run('a', ['x=1'], "y = dict()\ndel y\nload_from = '/there/weights.pth'")
+    if finished:
+        assert train_all([other], tmp_path) == results
+    record = json.loads(begun.read_text())
+    for key in ('config_sha256', 'versions', 'processes'):
+        del record[key]
+    begun.write_text(json.dumps(record) + '\n')
+    refused(r'processes is 1, there it is None; config_sha256 .*; versions .*', [run])
+
+
 def test_table():
     values = {('a', 0): 0.5, ('a', 1): 0.6, ('b', 0): 0.53, ('b', 1): 0.61, ('c', 1): 0.4}
     results = [
         {'config': config, 'seed': seed, 'coco/bbox_mAP': v, 'coco/bbox_mAP_50': v + 0.1}
         for (config, seed), v in values.items()
     ]
-    rows = comparison_table(results, 'a').splitlines()[2:]
+    rows = tabulate_comparison(results, 'a').splitlines()[2:]
     assert rows == [
         '| a | 2 | 0.550 ± 0.071 | 0.650 ± 0.071 |  |',
         '| b | 2 | 0.570 ± 0.057 | 0.670 ± 0.057 | +0.020 ± 0.014 |',

@@ -32,11 +32,11 @@ def test_counted_without_values_as_with_values():
     (model,) = (m for m in models(folder) if m['Name'] == 'ssdlite_hadaptive-s_8xb24-600e_coco')
     config = Config.fromfile(ROOT / model['Config'])
     init_default_scope('mmdet')
-    parameters, macs = count_costs(MODELS.build(config.model), 320, 320)
-    assert model['Metadata']['Parameters'] == parameters
-    assert model['Metadata']['FLOPs'] == macs
+    costs = count_costs(MODELS.build(config.model), 320, 320)
+    assert model['Metadata']['Parameters'] == costs.parameters
+    assert model['Metadata']['FLOPs'] == costs.macs
     assert (
-        f'| {parameters / 1e6:.2f} | {macs / 1e9:.3f} | COCO | 600 |  |'
+        f'| {costs.parameters / 1e6:.2f} | {costs.macs / 1e9:.3f} | COCO | 600 |  |'
         in (folder / 'README.md').read_text()
     )
 
@@ -94,6 +94,12 @@ def test_a_new_folder_gets_pages_and_keeps_what_is_written_by_hand(tmp_path):
     (model,) = yaml.safe_load(pages[metafile])['Models']
     assert (model['Results'], model['Weights']) == (results, 'http://x')
     assert model['Metadata']['Epochs'] == 9
+
+    # Frozen parameters are parameters too.
+    frozen = 'model = dict(backbone=dict(frozen_stages=4))\n'
+    (folder / 'mine_shapes.py').write_text(f'_base_ = {str(source)!r}\n{frozen}')
+    (same,) = yaml.safe_load(render_pages(folder)[metafile])['Models']
+    assert same['Metadata'] == model['Metadata']
 
     (folder / 'mine_shapes.py').rename(folder / 'mine.py')
     with pytest.raises(ValueError, match=r'mine\.py ends in none of'):

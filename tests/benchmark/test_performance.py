@@ -10,7 +10,7 @@ def test_kernels_and_their_copy(monkeypatch):
     copy = torch.Tensor.copy_
     monkeypatch.setattr(torch.Tensor, 'copy_', lambda a, b: copied.append(b.numel()) or copy(a, b))
     for other in ('torch', 'copy'):
-        functions = performance.kernels(
+        functions = performance.make_kernels(
             4, 3, 2, dtype=torch.float16, channels_last=True, other=other, batch=2, device='cpu'
         )
         for function in functions.values():

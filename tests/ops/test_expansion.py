@@ -15,7 +15,7 @@ COMPILE_KERNELS = Path(__file__).parent / 'compile_kernels.py'
 def device(request, monkeypatch):
     """Where the products are computed: by torch, or by Triton's kernels."""
     if request.param == 'gpu':
-        if not expansion._has_triton(torch.device('cuda')):
+        if not expansion.has_triton(torch.device('cuda')):
             pytest.skip('needs Triton 3.3 or later, compute capability 7.0, no HADAPTIVE_TRITON=0')
         return 'cuda'
     if request.param == 'interpreter':
@@ -187,11 +187,11 @@ def test_strided_parameters(device):
 def test_triton_where_it_can_run(monkeypatch, interpreted_kernels):
     monkeypatch.delenv('HADAPTIVE_TRITON', raising=False)
     device = torch.device('cuda')
-    find = expansion._has_triton.__wrapped__
+    find = expansion.has_triton.__wrapped__
     monkeypatch.setattr(expansion, '_triton_version', lambda: (3, 3))
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
     assert find(device)
-    monkeypatch.setattr(expansion, '_has_triton', find)
+    monkeypatch.setattr(expansion, 'has_triton', find)
     on_gpu = SimpleNamespace(is_cuda=True, numel=lambda: 1, device=device)
     assert expansion._kernels(on_gpu) is interpreted_kernels
     assert expansion._kernels(torch.zeros(1)) is expansion_torch
@@ -214,7 +214,7 @@ def test_triton_that_cannot_launch_kernels(monkeypatch, interpreted_kernels):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
     # Without a GPU there is no driver.
     with pytest.warns(UserWarning, match='needs a C compiler.*HADAPTIVE_TRITON=0'):
-        assert not expansion._has_triton.__wrapped__(torch.device('cuda'))
+        assert not expansion.has_triton.__wrapped__(torch.device('cuda'))
 
 
 def test_fake_tensors_reach_no_kernel(monkeypatch):

@@ -12,7 +12,13 @@ from pathlib import Path
 import torch
 
 import mmdet_hadaptive  # noqa: F401
-from mmdet_hadaptive.benchmark.costs import draw, load_entry, markdown, measure, rows
+from mmdet_hadaptive.analysis.markdown import markdown_table
+from mmdet_hadaptive.benchmark.cost_comparison import (
+    compare_entries,
+    draw_accuracy,
+    load_entry,
+    measure_times,
+)
 
 
 def main() -> None:
@@ -45,9 +51,10 @@ def main() -> None:
         entry.model.to(args.device)
         entries.append(entry)
     if args.rounds:
-        measure(entries, args.batch, args.threads, args.rounds, args.onnx)
-    table = rows(entries, reference)
-    print(markdown(table), end='')
+        measure_times(entries, args.batch, args.threads, args.rounds, args.onnx)
+    headings, rows = compare_entries(entries, reference)
+    table = markdown_table(headings, rows)
+    print(table)
     if args.rounds:
         print(
             f'\nms per batch of {args.batch}, medians of {args.rounds} rounds in turn, '
@@ -55,15 +62,15 @@ def main() -> None:
             f'{reference}: medians and quartiles of the ratios within a round'
         )
     if args.markdown:
-        args.markdown.write_text(markdown(table))
+        args.markdown.write_text(f'{table}\n')
     if args.csv:
         with args.csv.open('w', newline='') as file:
             writer = csv.writer(file)
-            writer.writerow(heading.strip() for heading in table[0])
-            writer.writerows(cells.values() for cells in table)
+            writer.writerow(headings)
+            writer.writerows(rows)
     if args.picture:
         results = [json.loads(line) for line in args.results.read_text().splitlines()]
-        draw(entries, results, args.picture)
+        draw_accuracy(entries, results, args.picture)
 
 
 if __name__ == '__main__':

@@ -1,17 +1,20 @@
 """Prints how fast the package is against what else one would use, as ratios of one run."""
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.progress import track
 
 import mmdet_hadaptive  # noqa: F401
+from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.benchmark import performance
 from mmdet_hadaptive.benchmark.timing import measure_in_turn
-from mmdet_hadaptive.ops import expansion
+from mmdet_hadaptive.ops.expansion import has_triton
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/ssdlite'
 CONFIG /= 'ssdlite_hadaptive-s_8xb24-600e_coco.py'
@@ -28,53 +31,64 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    comparisons = {
+        name: make
+        for name, make in list_comparisons(args.threads).items()
+        if name.startswith(args.only)
+    }
+    rows = [
+        measure(name, make(), args.rounds)
+        for name, make in track(comparisons.items(), 'measuring', transient=True)
+    ]
+    headings = ('ours / other', 'ours ms', 'other ms', 'ratio', 'quartiles', 'peak memory')
+    print(markdown_table(headings, rows))
 
-    rows = {'backbone S, fused / plain, PyTorch': performance.eager_backbone}
+
+def list_comparisons(threads: int) -> dict[str, Callable[[], performance.Functions]]:
+    """Lists what can be compared on this machine: names, and what makes both sides."""
+    comparisons = {'backbone S, fused / plain, PyTorch': performance.make_eager_backbones}
     for arch in ('small', 'medium', 'large'):
         name = f'backbone {arch[0].upper()} / MobileNetV2, ONNX Runtime'
-        rows[name] = partial(performance.onnx_backbone, arch, args.threads)
+        comparisons[name] = partial(performance.make_onnx_backbones, arch, threads)
     for name, shape in LAYERS.items():
-        rows[f'ACH / one-hot, {name}'] = partial(performance.layer, *shape, whole=True)
-        rows[f'ACH behind its scores / one-hot, {name}'] = partial(
-            performance.layer, *shape, whole=False
-        )
-    if torch.cuda.is_available() and expansion._has_triton(torch.device('cuda')):
-        for name, shape in LAYERS.items():
-            for dtype, channels_last, other in product(DTYPES, (False, True), ('torch', 'copy')):
-                layout = 'channels_last' if channels_last else 'contiguous'
-                rows[f'GPU, Triton / {other}, {name}, {dtype}, {layout}'] = partial(
-                    performance.kernels,
-                    *shape,
-                    dtype=dtype,
-                    channels_last=channels_last,
-                    other=other,
-                )
+        make = partial(performance.make_layers, *shape)
+        comparisons[f'ACH / one-hot, {name}'] = partial(make, whole=True)
+        comparisons[f'ACH behind its scores / one-hot, {name}'] = partial(make, whole=False)
+    if torch.cuda.is_available() and has_triton(torch.device('cuda')):
+        choices = product(LAYERS.items(), DTYPES, (False, True), ('torch', 'copy'))
+        for (name, shape), dtype, channels_last, other in choices:
+            layout = 'channels_last' if channels_last else 'contiguous'
+            comparisons[f'GPU, Triton / {other}, {name}, {dtype}, {layout}'] = partial(
+                performance.make_kernels,
+                *shape,
+                dtype=dtype,
+                channels_last=channels_last,
+                other=other,
+            )
     else:
         print('No CUDA device with Triton: the comparisons of kernels for it are left out.\n')
-    rows['training step, SSDLite S / MobileNetV2'] = partial(performance.training_step, CONFIG)
+    name = 'training step, SSDLite S / MobileNetV2'
+    comparisons[name] = partial(performance.make_training_steps, CONFIG)
+    return comparisons
 
-    print('| ours / other | ours ms | other ms | ratio | quartiles | peak memory |')
-    print('|---|---|---|---|---|---|')
-    for name, make in rows.items():
-        if not name.startswith(args.only):
-            continue
-        functions = make()
-        seconds = measure_in_turn(functions, args.rounds, warmup=3)
-        ours, other = (np.array(seconds[side]) for side in ('ours', 'other'))
-        low, high = np.quantile(ours / other, (0.25, 0.75))
-        memory = ''
-        if name.startswith('ACH'):
-            peaks = [performance.peak_memory(functions[side]) for side in ('ours', 'other')]
-            memory = f'{peaks[0] / peaks[1]:.2f}'
-        cells = [
-            name,
-            f'{np.median(ours) * 1e3:.2f}',
-            f'{np.median(other) * 1e3:.2f}',
-            f'{np.median(ours / other):.2f}',
-            f'{low:.2f} - {high:.2f}',
-            memory,
-        ]
-        print(f'| {" | ".join(cells)} |', flush=True)
+
+def measure(name: str, functions: performance.Functions, rounds: int) -> list[str]:
+    """Measures both sides of a comparison, and returns the cells of its row."""
+    seconds = measure_in_turn(functions, rounds, warmup=3)
+    ours, other = (np.array(seconds[side]) for side in ('ours', 'other'))
+    low, high = np.quantile(ours / other, (0.25, 0.75))
+    memory = ''
+    if name.startswith('ACH'):
+        peaks = [performance.measure_peak_memory(functions[side]) for side in ('ours', 'other')]
+        memory = f'{peaks[0] / peaks[1]:.2f}'
+    return [
+        name,
+        f'{np.median(ours) * 1e3:.2f}',
+        f'{np.median(other) * 1e3:.2f}',
+        f'{np.median(ours / other):.2f}',
+        f'{low:.2f} - {high:.2f}',
+        memory,
+    ]
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Trains a suite of configs with several seeds and prints the table; goes on where it stopped."""
+"""Trains a suite of configs with several seeds and prints the table; resumes where it stopped."""
 
 import argparse
 from itertools import groupby
@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from mmdet_hadaptive.benchmark.accuracy import (
     Run,
-    comparison_table,
     data_root_options,
+    tabulate_comparison,
     train_all,
 )
 from mmdet_hadaptive.datasets import make_shapes
@@ -95,25 +95,32 @@ def main() -> None:
         if SHAPES in names:
             make_shapes('data/shapes', 1000, 160)
         paths = [CONFIGS / name for name in names if any(part in name for part in args.configs)]
-        options = {path: list(args.cfg_options) for path in paths}
-        for path in paths:
-            if args.data_root:
-                options[path] += data_root_options(path, str(args.data_root))
-            if args.pretrained:
-                checkpoint = args.pretrained / f'{path.stem.split("_")[1]}.pth'
-                words = pretrained_options(Config.fromfile(path), str(checkpoint))
-                if str(checkpoint) in ' '.join(words) and not checkpoint.is_file():
-                    parser.error(f'{path.stem} needs {checkpoint}: put a checkpoint there')
-                options[path] += words
-        runs = [Run(path, seed, tuple(options[path])) for seed in seeds for path in paths]
+        options = {path: config_options(path, args, parser) for path in paths}
+        runs = [Run(path, seed, options[path]) for seed in seeds for path in paths]
         results = train_all(runs, args.work_dir / suite, args.jobs, args.gpus)
         print(f'\n{suite}\n')
         results.sort(key=lambda result: result['config'].split('_')[0], reverse=True)
         for _, group in groupby(results, key=lambda result: result['config'].split('_')[0]):
             of_detector = list(group)
-            print(comparison_table(of_detector, of_detector[0]['config']), end='\n\n')
+            print(tabulate_comparison(of_detector, of_detector[0]['config']), end='\n\n')
         if suite == 'coco':
             print(PUBLISHED)
+
+
+def config_options(
+    path: Path, args: argparse.Namespace, parser: argparse.ArgumentParser
+) -> tuple[str, ...]:
+    """Makes the overrides of a config that the command line asks for."""
+    options = list(args.cfg_options)
+    if args.data_root:
+        options += data_root_options(path, str(args.data_root))
+    if args.pretrained:
+        checkpoint = args.pretrained / f'{path.stem.split("_")[1]}.pth'
+        words = pretrained_options(Config.fromfile(path), str(checkpoint))
+        if str(checkpoint) in ' '.join(words) and not checkpoint.is_file():
+            parser.error(f'{path.stem} needs {checkpoint}: put a checkpoint there')
+        options += words
+    return tuple(options)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,15 @@ from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
-from mmdet_hadaptive.analysis.costs import count_costs
-from mmdet_hadaptive.benchmark.costs import Entry, draw, load_entry, markdown, measure, rows
+from mmdet_hadaptive.analysis.costs import Costs, count_costs
+from mmdet_hadaptive.analysis.markdown import markdown_table
+from mmdet_hadaptive.benchmark.cost_comparison import (
+    Entry,
+    compare_entries,
+    draw_accuracy,
+    load_entry,
+    measure_times,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -23,29 +30,30 @@ OURS = CONFIGS / 'ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
 def entry(name, seconds=(), parameters=2_000_000, macs=10**9):
     seconds = {'PyTorch': list(seconds)} if seconds else {}
     model = nn.Conv2d(3, 4, 3)
-    return Entry(name, model, 16, 24, parameters, macs, parameters // 2, macs // 2, seconds)
+    costs, backbone_costs = Costs(parameters, macs), Costs(parameters // 2, macs // 2)
+    return Entry(name, model, 16, 24, costs, backbone_costs, seconds)
 
 
 def test_a_config_is_counted_at_the_size_it_is_tested_on():
     loaded = load_entry(OURS)
     assert (loaded.name, loaded.height, loaded.width) == (OURS.stem, 320, 320)
     model = MODELS.build(Config.fromfile(OURS).model)
-    assert (loaded.parameters, loaded.macs) == count_costs(model, 320, 320)
+    assert loaded.costs == count_costs(model, 320, 320)
     # The authors' count, less the final convolution, which detectors do not use.
     final = 960 * 128 * 10 * 10
-    assert (loaded.backbone_parameters, loaded.backbone_macs) == (619_652, 264_563_200 - final)
+    assert loaded.backbone_costs == Costs(619_652, 264_563_200 - final)
     assert not loaded.model.training
 
 
 def test_branches_for_training_are_merged():
     loaded = load_entry(CONFIGS / 'baselines/ssdlite_ghostnetv3_8xb24-600e_coco.py')
     # The backbone that is trained has 1,920,828.
-    assert loaded.backbone_parameters < 400_000
+    assert loaded.backbone_costs.parameters < 400_000
 
 
 def test_ratios_are_taken_within_a_round():
     slow_then_fast = [4.0, 4.0, 4.0, 1.0, 1.0]
-    table = rows(
+    headings, rows = compare_entries(
         [
             entry('reference', slow_then_fast),
             entry('half', [x / 2 for x in slow_then_fast], 1_000_000, 25 * 10**7),
@@ -53,24 +61,18 @@ def test_ratios_are_taken_within_a_round():
         ],
         'reference',
     )
-    assert table[1] == {
-        'config': 'half',
-        'input': '24 x 16',
-        'parameters M': '1.00',
-        'ratio': '0.50',
-        'MACs G': '0.250',
-        'ratio ': '0.25',
-        'backbone M': '0.50',
-        'backbone G': '0.125',
-        'PyTorch ms': '2000.0',
-        'PyTorch ratio': '0.50 (0.50 to 0.50)',
-    }
-    assert table[2]['PyTorch ms'] == table[2]['PyTorch ratio'] == ''
-    lines = markdown(table).splitlines()
-    assert len(lines) == 5
-    assert {line.count('|') for line in lines} == {11}
+    table = markdown_table(headings, rows).splitlines()
+    assert table[0] == (
+        '| config | input | parameters M | ratio | MACs G | ratio | backbone M | backbone G '
+        '| PyTorch ms | PyTorch ratio |'
+    )
+    assert table[3] == (
+        '| half | 24 x 16 | 1.00 | 0.50 | 0.250 | 0.25 | 0.50 | 0.125 '
+        '| 2000.0 | 0.50 (0.50 to 0.50) |'
+    )
+    assert rows[2][-2:] == ['', '']
     with pytest.raises(ValueError, match='reference must be one of reference, half'):
-        rows([entry('reference'), entry('half')], 'third')
+        compare_entries([entry('reference'), entry('half')], 'third')
 
 
 def test_exported_models_are_timed_as_well(tmp_path):
@@ -82,7 +84,7 @@ def test_exported_models_are_timed_as_well(tmp_path):
     opset = [helper.make_opsetid('', 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / 'a.onnx')
     entries = [entry('a'), entry('b')]
-    measure(entries, batch=2, threads=1, rounds=3, onnx=tmp_path)
+    measure_times(entries, batch=2, threads=1, rounds=3, onnx=tmp_path)
     assert {name: len(values) for name, values in entries[0].seconds.items()} == {
         'PyTorch': 3,
         'ONNX Runtime': 3,
@@ -95,12 +97,12 @@ def test_picture(tmp_path):
         {'config': 'ssdlite_hadaptive-s_bccd', 'coco/bbox_mAP': 0.5},
         {'config': 'ssdlite_hadaptive-s_bccd', 'coco/bbox_mAP': 0.6},
     ]
-    draw([entry('ssdlite_hadaptive-s_bccd'), entry('other')], results, tmp_path / 'x.png')
+    draw_accuracy([entry('ssdlite_hadaptive-s_bccd'), entry('other')], results, tmp_path / 'x.png')
     pixels = np.asarray(Image.open(tmp_path / 'x.png').convert('RGB'))
     red = (pixels[..., 0] > 180) & (pixels[..., 1] < 80) & (pixels[..., 2] < 80)
     assert red.sum() > 50
     with pytest.raises(ValueError, match='none of the results'):
-        draw([entry('other')], results, tmp_path / 'y.png')
+        draw_accuracy([entry('other')], results, tmp_path / 'y.png')
 
 
 def test_command(run, tmp_path):

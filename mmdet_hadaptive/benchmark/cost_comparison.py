@@ -16,8 +16,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..analysis.costs import count_costs, input_size
+from ..analysis.costs import Costs, count_costs, input_size
+from ..analysis.metrics import MAP
 from ..deploy import fuse_for_inference
+from ..runtime.onnx_session import create_session
 from .timing import measure_in_turn
 
 
@@ -32,10 +34,8 @@ class Entry:
             needs are merged where timm knows how.
         height: Height in pixels of the images that its config tests on.
         width: Width of these in pixels.
-        parameters: Trainable parameters.
-        macs: Multiply-accumulates for one image.
-        backbone_parameters: The backbone's part.
-        backbone_macs: The backbone's part.
+        costs: Of the detector before it was fused, without those branches.
+        backbone_costs: The backbone's part.
         seconds: Seconds per batch, one value per round, by runtime.
     """
 
@@ -43,10 +43,8 @@ class Entry:
     model: nn.Module
     height: int
     width: int
-    parameters: int
-    macs: int
-    backbone_parameters: int
-    backbone_macs: int
+    costs: Costs
+    backbone_costs: Costs
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -76,10 +74,10 @@ def load_entry(config: Path) -> Entry:
         # What happens in some detectors depends on values.
         costs = [count_costs(part, height, width) for part in (model, model.backbone)]
     model = fuse_for_inference(model)
-    return Entry(config.stem, model, height, width, *costs[0], *costs[1])
+    return Entry(config.stem, model, height, width, *costs)
 
 
-def measure(
+def measure_times(
     entries: Sequence[Entry], batch: int, threads: int, rounds: int, onnx: Path | None = None
 ) -> None:
     """Times all detectors in turn and adds their times to the entries.
@@ -98,9 +96,9 @@ def measure(
         device = next(entry.model.parameters()).device
         images = torch.randn(batch, 3, entry.height, entry.width, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        functions[f'PyTorch {entry.name}'] = _eager(entry.model, images)
+        functions[f'PyTorch {entry.name}'] = _make_eager(entry.model, images)
         if onnx is not None and (file := onnx / f'{entry.name}.onnx').is_file():
-            functions[f'ONNX Runtime {entry.name}'] = _session(
+            functions[f'ONNX Runtime {entry.name}'] = _make_exported(
                 file, images.contiguous().cpu().numpy(), threads
             )
     times = measure_in_turn(functions, rounds, 3)
@@ -110,7 +108,7 @@ def measure(
                 entry.seconds[runtime] = times[f'{runtime} {entry.name}']
 
 
-def _eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
+def _make_eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     @torch.inference_mode()
     def run() -> None:
         model(images)
@@ -120,20 +118,13 @@ def _eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     return run
 
 
-def _session(file: Path, images: np.ndarray, threads: int) -> Callable[[], object]:
-    # Costs alone need no ONNX Runtime.
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Threads that wait by turning round would slow down whoever has the next turn.
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+def _make_exported(file: Path, images: np.ndarray, threads: int) -> Callable[[], object]:
+    session = create_session(file, threads)
     inputs = {session.get_inputs()[0].name: images}
     return lambda: session.run(None, inputs)
 
 
-def rows(entries: Sequence[Entry], reference: str) -> list[dict[str, str]]:
+def compare_entries(entries: Sequence[Entry], reference: str) -> tuple[list[str], list[list[str]]]:
     """Describes the entries with their ratios to one of them.
 
     Args:
@@ -141,8 +132,8 @@ def rows(entries: Sequence[Entry], reference: str) -> list[dict[str, str]]:
         reference: Name of the entry that the others are divided by.
 
     Returns:
-        For each entry the cells of its row by their headings. Times are medians; their ratios are
-        the medians of the ratios in one round, with the quartiles.
+        Headings, and for each entry the cells of its row. Times are medians; their ratios are the
+        medians of the ratios in one round, with the quartiles.
 
     Raises:
         ValueError: If no entry is called ``reference``.
@@ -152,40 +143,38 @@ def rows(entries: Sequence[Entry], reference: str) -> list[dict[str, str]]:
         raise ValueError(f'reference must be one of {", ".join(by_name)}; got {reference}')
     base = by_name[reference]
     runtimes = list(dict.fromkeys(name for entry in entries for name in entry.seconds))
-    table = []
+    headings = ['config', 'input', 'parameters M', 'ratio', 'MACs G', 'ratio']
+    headings += ['backbone M', 'backbone G']
+    headings += [f'{runtime} {column}' for runtime in runtimes for column in ('ms', 'ratio')]
+    rows = []
     for entry in entries:
-        cells = {
-            'config': entry.name,
-            'input': f'{entry.width} x {entry.height}',
-            'parameters M': f'{entry.parameters / 1e6:.2f}',
-            'ratio': f'{entry.parameters / base.parameters:.2f}',
-            'MACs G': f'{entry.macs / 1e9:.3f}',
-            'ratio ': f'{entry.macs / base.macs:.2f}',
-            'backbone M': f'{entry.backbone_parameters / 1e6:.2f}',
-            'backbone G': f'{entry.backbone_macs / 1e9:.3f}',
-        }
+        row = [
+            entry.name,
+            f'{entry.width} x {entry.height}',
+            f'{entry.costs.parameters / 1e6:.2f}',
+            f'{entry.costs.parameters / base.costs.parameters:.2f}',
+            f'{entry.costs.macs / 1e9:.3f}',
+            f'{entry.costs.macs / base.costs.macs:.2f}',
+            f'{entry.backbone_costs.parameters / 1e6:.2f}',
+            f'{entry.backbone_costs.macs / 1e9:.3f}',
+        ]
         for runtime in runtimes:
-            own, others = entry.seconds.get(runtime), base.seconds.get(runtime)
-            cells[f'{runtime} ms'] = f'{median(own) * 1e3:.1f}' if own else ''
-            if own and others:
-                low, middle, high = quantiles(
-                    (a / b for a, b in zip(own, others, strict=True)), n=4, method='inclusive'
-                )
-                cells[f'{runtime} ratio'] = f'{middle:.2f} ({low:.2f} to {high:.2f})'
-            else:
-                cells[f'{runtime} ratio'] = ''
-        table.append(cells)
-    return table
+            row += _describe_times(entry.seconds.get(runtime), base.seconds.get(runtime))
+        rows.append(row)
+    return headings, rows
 
 
-def markdown(table: Sequence[dict[str, str]]) -> str:
-    """Writes rows with the same headings as a Markdown table."""
-    lines = [table[0], dict.fromkeys(table[0], '---'), *table]
-    texts = [line.values() if number else line.keys() for number, line in enumerate(lines)]
-    return ''.join(f'| {" | ".join(text.strip() for text in cells)} |\n' for cells in texts)
+def _describe_times(own: list[float] | None, base: list[float] | None) -> list[str]:
+    """Milliseconds, and the ratio with its quartiles; empty where nothing was measured."""
+    milliseconds = f'{median(own) * 1e3:.1f}' if own else ''
+    if not own or not base:
+        return [milliseconds, '']
+    ratios = (a / b for a, b in zip(own, base, strict=True))
+    low, middle, high = quantiles(ratios, n=4, method='inclusive')
+    return [milliseconds, f'{middle:.2f} ({low:.2f} to {high:.2f})']
 
 
-def draw(entries: Iterable[Entry], results: Iterable[dict[str, Any]], out: Path) -> None:
+def draw_accuracy(entries: Iterable[Entry], results: Iterable[dict[str, Any]], out: Path) -> None:
     """Draws accuracy over multiply-accumulates.
 
     Args:
@@ -199,25 +188,25 @@ def draw(entries: Iterable[Entry], results: Iterable[dict[str, Any]], out: Path)
     """
     values: dict[str, list[float]] = {}
     for result in results:
-        values.setdefault(result['config'], []).append(result['coco/bbox_mAP'])
-    known = [entry for entry in entries if entry.name in values]
-    if not known:
+        values.setdefault(result['config'], []).append(result[MAP])
+    scored = [entry for entry in entries if entry.name in values]
+    if not scored:
         raise ValueError(
             f'none of the results ({", ".join(values)}) is of a config that was given: name their '
             'configs as well'
         )
     # The legend names the best first.
-    known.sort(key=lambda entry: fmean(values[entry.name]), reverse=True)
+    scored.sort(key=lambda entry: fmean(values[entry.name]), reverse=True)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
     # Ours are red, and none of the others.
     tab20 = plt.get_cmap('tab20').colors
     reds, colors = cycle(('tab:red', 'darkred', 'lightcoral')), cycle(tab20[:6] + tab20[8:])
-    for entry in known:
+    for entry in scored:
         ours = 'hadaptive' in entry.name
         seeds = values[entry.name]
         mean = fmean(seeds)
         axes.errorbar(
-            entry.macs / 1e9,
+            entry.costs.macs / 1e9,
             mean,
             yerr=[[mean - min(seeds)], [max(seeds) - mean]],
             fmt='*' if ours else 'o',
