@@ -1,6 +1,7 @@
 """Counts what a model costs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +9,19 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model costs.
+
+    Attributes:
+        parameters: All parameters, frozen or not; buffers, such as running means, are none.
+        macs: Multiply-accumulates for one image.
+    """
+
+    parameters: int
+    macs: int
 
 
 def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
@@ -39,6 +53,11 @@ def count_costs(model: nn.Module, height: int, width: int) -> tuple[int, int]:
     macs = count_macs(lambda: model(*inputs))
     model.train(training)
     return sum(p.numel() for p in model.parameters() if p.requires_grad), macs
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Counts all parameters of a model, frozen or not, without its buffers."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
