@@ -122,7 +122,7 @@ def test_of_a_backbone_that_is_missing_the_neck_tells(retinanet):
     for key, value in (('in_channels', [64, None]), ('start_level', -1), ('start_level', '1')):
         broken = Config(dict(model=retinanet.model.to_dict()))
         broken.model.neck[key] = value
-        with pytest.raises(SwapError, match='type=NotHere: it cannot be built here .KeyError'):
+        with pytest.raises(SwapError, match=r'type=NotHere: it cannot be built here .KeyError'):
             examine(broken)
 
 

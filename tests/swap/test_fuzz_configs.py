@@ -42,6 +42,10 @@ def make_strange(name, output):
     MODELS.register_module(name=name, module=Strange, force=True)
 
 
+def check_message(refusal):
+    assert len(str(refusal).splitlines()) == 1
+
+
 for strange_name, strange_output in OUTPUTS.items():
     make_strange(strange_name, strange_output)
 
@@ -60,9 +64,9 @@ def test_an_altered_config_is_refused_in_one_line_or_works(tmp_path_factory, con
     try:
         edits = plan_swap(config)
         text = render_config('base.py', edits)
-    except SwapError as error:
-        assert len(str(error).splitlines()) == 1
-        event(type(error).__name__)
+    except SwapError as refusal:
+        check_message(refusal)
+        event(type(refusal).__name__)
         return
     event('planned')
     assert repr(config.to_dict()) == before
@@ -82,5 +86,5 @@ def test_an_altered_config_is_refused_in_one_line_or_works(tmp_path_factory, con
         event('built')
         try:
             assert isinstance(build_for_smoke_test(Config(planned)), nn.Module)
-        except SmokeTestError as error:
-            assert len(str(error).splitlines()) == 1
+        except SmokeTestError as refusal:
+            check_message(refusal)

@@ -86,7 +86,7 @@ def test_a_detector_that_fails_is_not_written(tmp_path):
         "_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'\n"
         'model = dict(neck=dict(out_channels=64))\n'
     )
-    with pytest.raises(SmokeTestError, match='RuntimeError: .* to have 256 channels'):
+    with pytest.raises(SmokeTestError, match=r'RuntimeError: .* to have 256 channels'):
         swap_backbone(str(source), tmp_path / 'swapped.py', size=64)
     assert list(tmp_path.iterdir()) == [source]
 
@@ -123,7 +123,7 @@ def test_the_file_is_the_same_from_run_to_run(tmp_path):
     source.write_text(
         "_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'\n"
         "model = dict(init_cfg=dict(type='Pretrained', checkpoint='old.pth'))\n"
-        f'keys = {dict.fromkeys(keys, dict(lr_mult=0.1))}\n'
+        f'keys = {{key: dict(lr_mult=0.1) for key in {keys}}}\n'
         # Without and with settings that go.
         'optim_wrapper = dict(paramwise_cfg=dict(custom_keys=keys))\n'
     )
