@@ -1,6 +1,8 @@
 """HADAPTIVE_FUZZ=10000 pytest tests/swap/test_fuzz_configs.py --hypothesis-seed=1: many more."""
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ for strange_name, strange_output in OUTPUTS.items():
     suppress_health_check=list(HealthCheck),
 )
 @given(config=altered_configs(), build=st.integers(0, 19))
-def test_an_altered_config_is_refused_in_one_line_or_works(tmp_path_factory, config, build):
+def test_an_altered_config_is_refused_in_one_line_or_works(config, build):
     before = repr(config.to_dict())
     try:
         edits = plan_swap(config)
@@ -70,14 +72,13 @@ def test_an_altered_config_is_refused_in_one_line_or_works(tmp_path_factory, con
         return
     event('planned')
     assert repr(config.to_dict()) == before
-    folder = tmp_path_factory.mktemp('fuzz')
-    tree = config.to_dict()
-    lines = [f'{key} = {value!r}\n' for key, value in tree.items()]
+    lines = [f'{key} = {value!r}\n' for key, value in config.to_dict().items()]
     # What repr calls the numbers that are none.
     numbers = "nan, inf = float('nan'), float('inf')\n"
-    (folder / 'base.py').write_text(numbers + ''.join(lines), encoding='utf-8')
-    (folder / 'out.py').write_text(text, encoding='utf-8')
-    found = Config.fromfile(folder / 'out.py', import_custom_modules=False).to_dict()
+    with TemporaryDirectory() as folder:
+        Path(folder, 'base.py').write_text(numbers + ''.join(lines), encoding='utf-8')
+        Path(folder, 'out.py').write_text(text, encoding='utf-8')
+        found = Config.fromfile(f'{folder}/out.py', import_custom_modules=False).to_dict()
     # MMEngine makes of the text what was planned, and changes nothing else.
     planned = apply_edits(config, edits).to_dict()
     assert {key: repr(found[key]) for key in planned} == {k: repr(v) for k, v in planned.items()}

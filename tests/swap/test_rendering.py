@@ -36,8 +36,10 @@ def test_comments_say_why_and_neighbours_share_one():
     assert '# Another.\nload_from = None\n' in text
 
 
-def test_keys_that_are_no_names_are_written_as_strings(tmp_path):
-    names = ['backbone.stage1', 'class', "it's", 'two\nlines', 'plain']
+@pytest.mark.parametrize(
+    'names', [['backbone.stage1', "it's", 'two\nlines', 'plain'], ['plain', 'class']]
+)
+def test_keys_that_are_no_names_are_written_as_strings(tmp_path, names):
     config = Config(
         dict(
             optim_wrapper=dict(paramwise_cfg=dict(custom_keys={k: dict(lr_mult=1) for k in names}))
