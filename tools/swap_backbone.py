@@ -1,4 +1,4 @@
-"""Puts Hadaptive-Net into a detector of MMDetection: writes a thin config, and proves it.
+"""Puts Hadaptive-Net into a detector of MMDetection: tries it, and writes a thin config.
 
 The MACs of two-stage detectors contain what their heads do with the proposals of random weights,
 whose number differs.
@@ -10,17 +10,17 @@ from pathlib import Path
 from mmengine.runner import set_random_seed
 
 from mmdet_hadaptive.backbones import ARCHITECTURES
-from mmdet_hadaptive.swap import SwapError, swap_backbone
+from mmdet_hadaptive.swap import swap_backbone
 
 
 def main() -> None:
-    """Writes the config and prints what the exchange costs."""
+    """Writes the config and prints what the swap costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='a config file, or mmdet::folder/name.py')
     parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='small')
     parser.add_argument('--out', type=Path, help='default: SOURCE_hadaptive-ARCH.py, here')
     parser.add_argument(
-        '--size', type=int, default=256, help='edge of the random images, a multiple of 32'
+        '--size', type=int, default=256, help='side length of the random images, a multiple of 32'
     )
     args = parser.parse_args()
     name = args.source.split('::')[-1].split('/')[-1].removesuffix('.py')
@@ -30,26 +30,23 @@ def main() -> None:
     # The same command prints the same figures.
     set_random_seed(0)
     try:
-        before, proof = swap_backbone(args.source, out, args.arch, args.size)
-    except SwapError as error:
-        raise SystemExit(f'nothing is written, the backbone cannot be exchanged: {error}') from None
-    except ValueError as error:
+        before, result = swap_backbone(args.source, out, args.arch, args.size)
+    except (ValueError, OSError) as error:
         raise SystemExit(f'nothing is written: {error}') from error
-    after = proof.costs
     print(f'{"":24}{"before":>12}{"after":>12}')
-    for label, key, unit in (
-        ('parameters M', 'parameters', 1e6),
-        ('MACs G', 'macs', 1e9),
-        ('backbone parameters M', 'backbone_parameters', 1e6),
-        ('backbone MACs G', 'backbone_macs', 1e9),
+    for label, part, key, unit in (
+        ('parameters M', 'detector', 'parameters', 1e6),
+        ('MACs G', 'detector', 'macs', 1e9),
+        ('backbone parameters M', 'backbone', 'parameters', 1e6),
+        ('backbone MACs G', 'backbone', 'macs', 1e9),
     ):
-        old = '-' if isinstance(before, str) else f'{getattr(before, key) / unit:.3f}'
-        print(f'{label:24}{old:>12}{getattr(after, key) / unit:>12.3f}')
+        old = '-' if isinstance(before, str) else f'{getattr(before[part], key) / unit:.3f}'
+        print(f'{label:24}{old:>12}{getattr(result.costs[part], key) / unit:>12.3f}')
     if isinstance(before, str):
         print(f'before: the source does not run here ({before})')
     print(
-        f'one image of {args.size} x {args.size}; loss {proof.loss:.3f}, largest gradient of the '
-        f'stem {proof.gradient:.2e}, {proof.detections} detections in a random image'
+        f'one image of {args.size} x {args.size}; loss {result.loss:.3f}, largest gradient of the '
+        f'stem {result.gradient:.2e}, {result.detections} detections in a random image'
     )
     print(f'written: {out}')
 

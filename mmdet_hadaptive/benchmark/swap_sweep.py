@@ -1,20 +1,34 @@
-"""Tries the exchange of the backbone on MMDetection's model zoo."""
+"""Tries the swap tool on MMDetection's configs."""
 
 import json
 import multiprocessing
-import re
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import mmdet
+import torch
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
-from ..swap.swap import Costs, SwapError, find_detector, load_source, prove, swap_backbone
+from .. import __version__
+from ..analysis.markdown import markdown_table
+from ..runtime.files import write_whole
+from ..swap import (
+    SmokeTestError,
+    SwapError,
+    describe_error,
+    find_detector,
+    load_source,
+    smoke_test,
+    swap_backbone,
+)
 
 WORKS, NOT_APPLICABLE, FAILS = 'works', 'not applicable', 'fails'
 # The source, unchanged, ends with the same error.
@@ -31,9 +45,12 @@ _CHOICES = {
 }
 
 
+_HEADINGS = ('folder', 'config', 'result', 'parameters M before', 'after', 'remark')
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one folder of the zoo.
+    """What became of one folder of configs.
 
     Attributes:
         folder: The folder.
@@ -52,17 +69,17 @@ class Outcome:
     after: int | None = None
 
 
-def folders() -> list[Path]:
-    """The folders with configs of the installed MMDetection."""
+def list_folders() -> list[Path]:
+    """Lists the folders with configs of the installed MMDetection."""
     root = Path(get_installed_path('mmdet')) / '.mim' / 'configs'
     return sorted(path for path in root.iterdir() if any(path.glob('*.py')))
 
 
-def representative(folder: Path) -> str:
+def choose_config(folder: Path) -> str:
     """Chooses a config of a folder.
 
     It is the simplest by its name (ResNet-50, then the shortest name) among those in which there
-    is a backbone to exchange, or simply the first if there is none.
+    is a backbone to replace, or simply the first if there is none.
 
     Args:
         folder: The folder.
@@ -79,33 +96,34 @@ def representative(folder: Path) -> str:
 
 
 def sweep(results: Path, arch: str, size: int, timeout: float) -> Iterator[Outcome]:
-    """Exchanges the backbone in one config of every folder, each in a process of its own.
+    """Replaces the backbone in one config of every folder, each in a process of its own.
 
     Args:
-        results: A file with a line for each finished folder; what it holds is not done again.
+        results: A file with a line for each finished folder; what it holds of the same network,
+            size and versions is not done again.
         arch: As for :func:`mmdet_hadaptive.swap.swap_backbone`.
-        size: Edge of the random images in pixels.
+        size: Side length of the random images in pixels.
         timeout: Seconds after which a config counts as failed.
 
     Yields:
         The outcomes, as they come.
     """
+    settings = dict(arch=arch, size=size, versions=_versions())
+    lines = results.read_text().splitlines() if results.exists() else []
     done = {}
-    if results.exists():
-        for line in results.read_text().splitlines():
-            record = json.loads(line)
-            if (record.pop('arch'), record.pop('size')) == (arch, size):
-                done[record['folder']] = Outcome(**record)
-    results.parent.mkdir(parents=True, exist_ok=True)
+    for line in lines:
+        record = json.loads(line)
+        if {key: record.pop(key, None) for key in settings} == settings:
+            done[record['folder']] = Outcome(**record)
     # Processes come from a server that has imported everything, and computed nothing, already.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmdet.models', 'mmdet_hadaptive.benchmark.swap_sweep'])
-    for folder in folders():
+    for folder in list_folders():
         outcome = done.get(folder.name)
         if outcome is None:
-            outcome = _try(context, folder, representative(folder), arch, size, timeout)
-            with results.open('a') as file:
-                file.write(json.dumps(asdict(outcome) | dict(arch=arch, size=size)) + '\n')
+            outcome = _try(context, folder, choose_config(folder), arch, size, timeout)
+            lines.append(json.dumps(asdict(outcome) | settings))
+            write_whole('\n'.join(lines) + '\n', results)
         yield outcome
 
 
@@ -121,7 +139,7 @@ def write_table(outcomes: list[Outcome], out: Path, arch: str, command: str, whe
     """
     counts = Counter(outcome.status for outcome in outcomes)
     lines = [
-        '# The model zoo of MMDetection with Hadaptive-Net',
+        "# The swap tool on MMDetection's configs",
         '',
         f'`tools/swap_backbone.py` applied to one config of every folder, with `--arch {arch}`; '
         f'written by `{command}` ({where}).',
@@ -129,7 +147,7 @@ def write_table(outcomes: list[Outcome], out: Path, arch: str, command: str, whe
         '*Works* means: the detector is built with random weights, the loss on two random images '
         'is finite, the gradient reaches the first convolution of the backbone, and a prediction '
         'is finite. It says nothing about accuracy. The config of a folder is the simplest by its '
-        'name (ResNet-50, the shortest) that has a backbone to exchange. *Source fails too* '
+        'name (ResNet-50, the shortest) that has a backbone to replace. *Source fails too* '
         'means that the config as it is in MMDetection ends here with the same error. BoxInst, LAD '
         'and PAA need scikit-image or scikit-learn to be installed.',
         '',
@@ -138,20 +156,18 @@ def write_table(outcomes: list[Outcome], out: Path, arch: str, command: str, whe
             for status in (WORKS, NOT_APPLICABLE, SOURCE_FAILS, FAILS)
             if counts[status]
         )
-        + f'; {len(outcomes)} of {len(folders())} folders.',
+        + f'; {len(outcomes)} of {len(list_folders())} folders.',
         '',
-        '| folder | config | result | parameters M before | after | remark |',
-        '|---|---|---|---|---|---|',
+        markdown_table(_HEADINGS, [_cells(outcome) for outcome in outcomes]),
     ]
-    for outcome in outcomes:
-        millions = [
-            '' if count is None else f'{count / 1e6:.1f}'
-            for count in (outcome.before, outcome.after)
-        ]
-        cells = [outcome.folder, outcome.config, outcome.status, *millions]
-        cells.append(outcome.remark.replace('|', '\\|'))
-        lines.append(f'| {" | ".join(cells)} |')
-    out.write_text('\n'.join(lines) + '\n')
+    write_whole('\n'.join(lines) + '\n', out)
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    millions = [
+        '' if count is None else f'{count / 1e6:.1f}' for count in (outcome.before, outcome.after)
+    ]
+    return [outcome.folder, outcome.config, outcome.status, *millions, outcome.remark]
 
 
 def _has_detector(file: Path) -> bool:
@@ -187,35 +203,45 @@ def _try(
 
 
 def _work(sender: Connection, source: str, arch: str, size: int) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     answer: tuple[Any, ...] = ()
     # The smallest maps of some detectors are too small for their kernels on small images.
-    for edge in (size, 2 * size):
+    for side in (size, 2 * size):
         try:
             with TemporaryDirectory() as folder:
-                before, proof = swap_backbone(source, Path(folder) / 'swapped.py', arch, edge)
+                before, result = swap_backbone(source, Path(folder) / 'swapped.py', arch, side)
+        except SmokeTestError as error:
+            answer = (FAILS, str(error))
         except SwapError as error:
             answer = (NOT_APPLICABLE, str(error))
             break
-        # The sweep reports whatever goes wrong and goes on.
+        # The sweep reports whatever goes wrong, and tries the next config.
         except Exception as error:
-            answer = (FAILS, _first_line(error))
+            answer = (FAILS, describe_error(error))
         else:
-            known = isinstance(before, Costs)
-            remarks = [] if known else [f'before: {before}'[:120]]
-            if edge != size:
-                remarks.append(f'with images of {edge} x {edge}')
-            count = before.parameters if known else None
-            answer = (WORKS, '; '.join(remarks), count, proof.costs.parameters)
+            remarks = [f'before: {before}'[:120]] if isinstance(before, str) else []
+            if side != size:
+                remarks.append(f'with images of {side} x {side}')
+            count = None if isinstance(before, str) else before['detector'].parameters
+            answer = (WORKS, '; '.join(remarks), count, result.costs['detector'].parameters)
             break
     if answer[0] == FAILS:
-        # What the source itself cannot do here is not the fault of the exchange.
+        # What the source itself cannot do here is not the fault of the swap.
         try:
-            prove(load_source(source), 2 * size)
-        except Exception as error:
-            if _first_line(error) == answer[1]:
+            smoke_test(load_source(source), 2 * size)
+        except SwapError as error:
+            if str(error) == answer[1]:
                 answer = (SOURCE_FAILS, answer[1])
     sender.send(answer)
 
 
-def _first_line(error: Exception) -> str:
-    return re.sub(r'\s+', ' ', f'{type(error).__name__}: {error}'.split('\n')[0])[:200]
+def _exit_with_parent() -> None:
+    """Ends this process when the one that sweeps does, however that one ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _versions() -> dict[str, str]:
+    return dict(mmdet=mmdet.__version__, torch=torch.__version__, mmdet_hadaptive=__version__)

@@ -3,28 +3,31 @@
 from collections.abc import Iterator
 from typing import Any
 
+# The keys that lead to a value; a number is an index into a list.
+KeyPath = tuple[str | int, ...]
 
-def walk(
-    node: Any, path: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+
+def walk(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     """Finds all dictionaries below a node, however deep, the node itself first.
 
     A dictionary that is found may be changed before the next one is asked for; what it holds then
     is walked through.
 
     Args:
-        node: A dictionary, list or tuple of a config.
+        node: A part of a config; in what is no dictionary, list or tuple there is nothing.
         path: The keys that lead to the node; a number is a place in a list.
 
     Yields:
         For each dictionary the keys that lead to it, and the dictionary.
     """
+    children: list[tuple[str | int, Any]] = []
     if isinstance(node, dict):
         yield path, node
-    children = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, child in list(children):
-        if isinstance(child, (dict, list, tuple)):
-            yield from walk(child, (*path, key))
+        children = list(node.items())
+    elif isinstance(node, (list, tuple)):
+        children = list(enumerate(node))
+    for key, child in children:
+        yield from walk(child, (*path, key))
 
 
 def coco_datasets(dataset: dict[str, Any]) -> list[dict[str, Any]]:

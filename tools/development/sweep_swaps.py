@@ -16,14 +16,16 @@ def main() -> None:
     """Shows each outcome as it comes, and writes the page again after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='small')
-    parser.add_argument('--size', type=int, default=256, help='edge of the images, in pixels')
+    parser.add_argument(
+        '--size', type=int, default=256, help='side length of the images, in pixels'
+    )
     parser.add_argument('--timeout', type=float, default=300, help='seconds for each config')
     parser.add_argument('--out', type=Path, default=Path('docs/swap.md'))
     parser.add_argument(
         '--results',
         type=Path,
         default=Path('work_dirs/swap_sweep/results.jsonl'),
-        help='finished folders; a sweep that was interrupted goes on from here',
+        help='finished folders; an interrupted sweep resumes from here',
     )
     args = parser.parse_args()
     where = f'mmdet {version("mmdet")}, torch {torch.__version__.split("+")[0]}'

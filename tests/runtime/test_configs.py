@@ -14,6 +14,7 @@ def test_walk_finds_every_dictionary_with_its_keys():
         ('root', 'e.f'): {'g': 'text'},
     }
     assert [path for path, _ in walk([{}, {}])] == [(0,), (1,)]
+    assert list(walk(None)) == []
 
 
 def test_walk_goes_into_what_has_been_put_in_and_passes_what_has_been_taken_out():
