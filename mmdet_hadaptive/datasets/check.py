@@ -318,7 +318,7 @@ def _check_images(coco: dict[str, Any], folder: Path) -> list[Finding]:
         *_found(
             True,
             'images have another size than annotated (width, height)',
-            'Correct the annotation file; if width and height are exchanged, the boxes were drawn '
+            'Correct the annotation file; if width and height are swapped, the boxes were drawn '
             'on the image before it was turned as its EXIF data says',
             found['size'],
         ),

@@ -38,7 +38,7 @@ def main() -> None:
         rows[f'ACH behind its scores / one-hot, {name}'] = partial(
             performance.layer, *shape, whole=False
         )
-    if torch.cuda.is_available() and expansion._has_triton(torch.device('cuda')):
+    if torch.cuda.is_available() and expansion.has_triton(torch.device('cuda')):
         for name, shape in LAYERS.items():
             for dtype, channels_last, other in product(DTYPES, (False, True), ('torch', 'copy')):
                 layout = 'channels_last' if channels_last else 'contiguous'
