@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Registers what the tests build by its name, where MMDetection is installed.
+import mmdet_hadaptive  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 
 if not torch.cuda.is_available():
