@@ -12,4 +12,5 @@ class InvalidWeightsHook(Hook):
     @torch.no_grad()
     def after_train_epoch(self, runner):
         if runner.epoch == 1:
-            next(runner.model.parameters()).view(-1)[0] = math.inf
+            weight = next(runner.model.parameters())
+            weight[(0,) * weight.dim()] = math.inf

@@ -179,6 +179,27 @@ def other_shape(content):
     content['model_state_dict']['layers.14.conv.weight'] = torch.zeros(2, 128, 1, 1)
 
 
+def transposed(content):
+    weight = content['model_state_dict']['layers.2.conv.weight']
+    content['model_state_dict']['layers.2.conv.weight'] = weight.transpose(0, 1).contiguous()
+
+
+def not_finite(content):
+    content['model_state_dict']['layers.2.conv.weight'][0, 0] = float('nan')
+
+
+def number(content):
+    content['model_state_dict']['layers.2.conv.weight'] = 1.0
+
+
+def scalar(content):
+    content['model_state_dict']['layers.2.conv.weight'] = torch.tensor(1.0)
+
+
+def other_head(content):
+    content['model_state_dict']['layers.15.classifier.3.weight'] = torch.zeros(7, 99)
+
+
 def other_width(content):
     content['model_state_dict']['layers.0.conv.weight'] = torch.zeros(7, 3, 2, 2)
 
@@ -196,6 +217,11 @@ def other_pairs(content):
         (renamed, r"1 are unexpected \['layers\.99\.conv\.weight'\]"),
         (no_head, r'no classifier head: layers\.N\.classifier\.0\.weight is missing'),
         (other_shape, r'layers\.14\.conv\.weight has the shape \(2, 128, 1, 1\)'),
+        (transposed, r'layers\.2\.conv\.weight has the shape \(48, 32, 1, 1\)|have \[32, 48, 48\]'),
+        (not_finite, r"1 tensors are not finite \['layers\.2\.conv\.weight'\]"),
+        (number, r'model_state_dict is not a dict of tensors'),
+        (scalar, r'first layers have \[32, 48, 0\] channels'),
+        (other_head, r'linear layer 1 of the classifier has the shape \(7, 99\).*\(7, 1280\)'),
         (other_width, r'first layers have \[7, 48, 32\] channels'),
         (other_pairs, r'layers\.6\.block\.0\.hadamard_i orders the products differently'),
     ],
@@ -217,7 +243,20 @@ def test_another_arch_is_refused(tmp_path):
 
 
 def test_files_that_are_no_plain_weights_are_refused(tmp_path, run):
-    (tmp_path / 'a.pth').write_text('not a checkpoint')
-    output = run(ROOT / 'tools/convert_checkpoint.py', 'a.pth', 'b.pth', cwd=tmp_path, code=1)
-    assert 'error: a.pth cannot be read as plain weights' in output
+    tool = ROOT / 'tools/convert_checkpoint.py'
+    content = released(tmp_path / 'whole.pth', 'small')
+    whole = (tmp_path / 'whole.pth').read_bytes()
+    place = whole.index(content['model_state_dict']['layers.0.conv.weight'].numpy().tobytes())
+    damages = (
+        b'not a checkpoint',
+        whole[: len(whole) // 2],
+        whole[:place] + b'????' + whole[place + 4 :],
+    )
+    for damaged in damages:
+        (tmp_path / 'a.pth').write_bytes(damaged)
+        with pytest.raises(ValueError, match=r'a\.pth cannot be read as plain weights'):
+            convert_released_checkpoint(tmp_path / 'a.pth')
+    output = run(tool, 'a.pth', 'b.pth', cwd=tmp_path, code=1)
+    assert output.startswith('error: a.pth cannot be read as plain weights: ')
+    assert len(output.splitlines()) == 1
     assert not (tmp_path / 'b.pth').exists()
