@@ -6,12 +6,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# Registers what the tests build by its name, where MMDetection is installed.
+import mmdet_hadaptive  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
+
+FUZZ_EXAMPLES = int(os.environ.get('HADAPTIVE_FUZZ', '25'))
+# For the tests that throw altered files at the tools: the same examples each time.
+settings.register_profile(
+    'fuzz',
+    max_examples=FUZZ_EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 if not torch.cuda.is_available():
     # Triton reads it when a kernel is defined, and then runs it on the CPU.
     os.environ['TRITON_INTERPRET'] = '1'
+
+
+def pytest_report_header():
+    return f'fuzzing: {FUZZ_EXAMPLES} examples a test (HADAPTIVE_FUZZ), the same each time'
 
 
 def pytest_collection_modifyitems(items):

@@ -55,7 +55,7 @@ def train(shapes, tmp_path_factory):
         config.custom_hooks = [dict(type='EpochSeedHook')]
         config.merge_from_dict(options or {})
         record = Record()
-        rule = AdaptiveCrossHadamard._adapt_temperature
+        rule = AdaptiveCrossHadamard.update_temperature
 
         def recorded_rule(layer, grad):
             rule(layer, grad)
@@ -64,7 +64,7 @@ def train(shapes, tmp_path_factory):
 
         with pytest.MonkeyPatch.context() as patch, context or nullcontext():
             patch.chdir(shapes.parents[1])
-            patch.setattr(AdaptiveCrossHadamard, '_adapt_temperature', recorded_rule)
+            patch.setattr(AdaptiveCrossHadamard, 'update_temperature', recorded_rule)
             runner = Runner.from_cfg(config)
             if prepare:
                 prepare(runner)
@@ -111,23 +111,23 @@ def test_ema(train, plain):
 # following losses then differ as with other noise.
 def test_channels_last(train, plain):
     hooks = [dict(type='EpochSeedHook'), dict(type='ChannelsLastHook')]
-    largest, of_means = differences(train(dict(custom_hooks=hooks)), plain)
+    largest, mean_difference = differences(train(dict(custom_hooks=hooks)), plain)
     assert largest < 0.03
-    assert of_means < 0.01
+    assert mean_difference < 0.01
 
 
 def test_compiled_backbone(train, plain):
     record = train(prepare=lambda runner: runner.model.backbone.compile(backend='aot_eager'))
-    largest, of_means = differences(record, plain)
+    largest, mean_difference = differences(record, plain)
     assert largest < 0.03
-    assert of_means < 0.01
+    assert mean_difference < 0.01
 
 
 def test_bfloat16_autocast(train, plain):
     record = train(context=torch.autocast('cpu', torch.bfloat16))
-    largest, of_means = differences(record, plain)
+    largest, mean_difference = differences(record, plain)
     assert 1e-4 < largest < 0.2
-    assert of_means < 0.05
+    assert mean_difference < 0.05
     assert record.dtypes == {torch.float32}
 
 
@@ -150,8 +150,8 @@ def test_gradient_clipping(train, plain):
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_amp_on_a_gpu(train, plain, dtype):
     record = train(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=512.0)))
-    largest, of_means = differences(record, plain)
+    largest, mean_difference = differences(record, plain)
     assert 1e-5 < largest < 0.2
-    assert of_means < 0.05
+    assert mean_difference < 0.05
     for layer, norms in zip(record.norms.values(), plain.norms.values(), strict=True):
         assert layer[0] == pytest.approx(norms[0], rel=0.2)

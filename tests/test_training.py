@@ -56,7 +56,7 @@ def test_train_and_validate(trained):
     assert all(norm > 0 for norm in norms)
 
 
-def test_resume_goes_on_where_it_stopped(trained, run):
+def test_resume_continues_where_it_stopped(trained, run):
     work, _ = trained
     output = run(
         ROOT / 'tools/train.py', SHAPES, '--work-dir', 'run', '--resume', *short(2), cwd=work
@@ -71,6 +71,20 @@ def test_our_test_script(trained, run):
     work, _ = trained
     output = run(ROOT / 'tools/test.py', SHAPES, 'run/epoch_1.pth', *short(1), cwd=work)
     assert re.search(r'Epoch\(test\).*coco/bbox_mAP: [\d.]+', output)
+
+
+@pytest.mark.parametrize('tool', ['test.py', 'train.py'])
+def test_damaged_checkpoints_are_named_in_one_line(trained, run, tool):
+    work, _ = trained
+    whole = (work / 'run/epoch_1.pth').read_bytes()
+    (work / 'half.pth').write_bytes(whole[: len(whole) // 2])
+    checkpoint = ('half.pth',) if tool == 'test.py' else ('--resume', 'half.pth')
+    output = run(
+        ROOT / 'tools' / tool, SHAPES, *checkpoint, '--work-dir', 'damaged', *short(2),
+        cwd=work, code=1,
+    )  # fmt: skip
+    assert output.splitlines()[-1].startswith('error: half.pth cannot be read as plain weights: ')
+    assert 'Traceback' not in output
 
 
 def test_mim(trained, run):
@@ -135,6 +149,24 @@ def test_missing_data_set(tmp_path, run):
     last = output.strip().splitlines()[-3:]
     assert 'instances_train2017.json does not exist' in ''.join(last)
     assert 'data_root' in ''.join(last)
+
+
+def test_check_dataset_looks_at_all_heads(shapes, tmp_path, run):
+    config = tmp_path / 'mask.py'
+    config.write_text(f"""
+_base_ = {str(SHAPES)!r}
+model = dict(
+    _delete_=True,
+    type='MaskRCNN',
+    roi_head=dict(
+        bbox_head=[dict(num_classes=4), dict(num_classes=3)], mask_head=dict(num_classes=80)
+    ),
+)
+""")
+    output = run(ROOT / 'tools/check_dataset.py', config, cwd=shapes.parents[1], code=1)
+    for message in ('bbox_head.1.num_classes is 3', 'mask_head.num_classes is 80'):
+        assert output.count(f'ERROR: model.roi_head.{message}, the data set has 4 classes') == 2
+    assert 'bbox_head.0' not in output
 
 
 def test_check_dataset(shapes, tmp_path, run):

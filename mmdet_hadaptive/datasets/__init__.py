@@ -1,7 +1,9 @@
 """Data sets: COCO format with checks, and the embedded shapes."""
 
-from .check import Finding, check_coco
+from .check import check_coco
+from .check_config import check_config, check_num_classes
 from .coco import CheckedCocoDataset
+from .findings import Finding
 from .shapes import SHAPE_CLASSES, draw_shapes, make_shapes
 
 __all__ = [
@@ -9,6 +11,8 @@ __all__ = [
     'CheckedCocoDataset',
     'Finding',
     'check_coco',
+    'check_config',
+    'check_num_classes',
     'draw_shapes',
     'make_shapes',
 ]

@@ -1,16 +1,16 @@
 """Finds what is wrong with a COCO-format data set before anyone trains on it."""
 
 import json
-import math
+import os
+import reprlib
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-from rich.progress import track
+from .findings import Finding, find_places
+from .images import check_image_files, check_images
 
 _KEYS = {
     'images': ('id', 'file_name', 'width', 'height'),
@@ -20,37 +20,43 @@ _KEYS = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a data set.
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
-    Attributes:
-        is_error: Whether training on it would fail or learn something wrong. Otherwise it is a
-            note on what training leaves out or clips.
-        problem: What is wrong.
-        remedy: What to do about it.
-        places: Where it was found, if there are such places.
-    """
 
-    is_error: bool
-    problem: str
-    remedy: str
-    places: tuple[str, ...] = ()
+def _is_number(value: Any) -> bool:
+    # Compared instead of math.isfinite, which fails for integers that no float can hold.
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
 
-    def describe(self, max_places: int | None = None) -> str:
-        """One line that says all.
 
-        Args:
-            max_places: How many places to name; all if not given.
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
-        Returns:
-            'ERROR' or 'note', the problem, its places and the remedy.
-        """
-        shown = self.places[:max_places]
-        more = ', ...' if len(shown) < len(self.places) else ''
-        places = f' ({", ".join(shown)}{more})' if shown else ''
-        kind = 'ERROR' if self.is_error else 'note'
-        return f'{kind}: {self.problem}{places}. {self.remedy}'
+
+def _is_file_name(name: Any) -> bool:
+    if not isinstance(name, str) or not name or name.endswith('/') or '\0' in name:
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_VALUES = (
+    ('images', ('id',), _is_id, 'an integer'),
+    ('images', ('file_name',), _is_file_name, 'the name of a file'),
+    ('images', ('width', 'height'), lambda v: _is_number(v) and v > 0, 'a positive number'),
+    ('annotations', ('id', 'image_id', 'category_id'), _is_id, 'an integer'),
+    ('annotations', ('area',), _is_number, 'a number'),
+    ('annotations', ('iscrowd',), lambda v: v in (0, 1), '0 or 1'),
+    ('categories', ('id',), _is_id, 'an integer'),
+    ('categories', ('name',), lambda v: isinstance(v, str), 'a string'),
+)
 
 
 def check_coco(
@@ -83,7 +89,7 @@ def check_coco(
                 "Set the data set's data_root and ann_file, or put (or link) the data there",
             )
         ]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         return [
             Finding(
                 True,
@@ -100,13 +106,13 @@ def check_coco(
         *_check_classes(coco, classes, annotation_file),
         *_check_references(coco),
         *_check_boxes(coco),
+        *_check_names(coco),
+        *_check_amount(coco, test_mode),
     ]
-    if not test_mode:
-        findings += _check_amount(coco)
     if image_folder is not None:
-        findings += _check_files(coco, Path(image_folder))
+        findings += check_image_files(coco['images'], Path(image_folder))
         if read_images:
-            findings += _check_images(coco, Path(image_folder))
+            findings += check_images(coco['images'], Path(image_folder))
     return sorted(findings, key=lambda finding: not finding.is_error)
 
 
@@ -124,30 +130,23 @@ def _check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
             for i, item in enumerate(coco[name])
             if not isinstance(item, dict) or any(key not in item for key in keys)
         ]
-        findings += _found(True, f'{name} lack one of {", ".join(keys)}', remedy, lacking)
+        findings += find_places(True, f'{name} lack one of {", ".join(keys)}', remedy, lacking)
     if findings:
         return findings
     return [
-        *_found(
+        finding
+        for name, keys, is_valid, wanted in _VALUES
+        for finding in find_places(
             True,
-            'images whose width or height is not a positive number',
+            f'{name} whose {" or ".join(keys)} is not {wanted}',
             'Correct them',
             (
-                f'image {item["id"]}: {item["width"]!r} x {item["height"]!r}'
-                for item in coco['images']
-                if not all(_is_number(item[key]) and item[key] > 0 for key in ('width', 'height'))
+                f'{name}[{i}]: {key}={reprlib.repr(item[key])}'
+                for i, item in enumerate(coco[name])
+                for key in keys
+                if not is_valid(item[key])
             ),
-        ),
-        *_found(
-            True,
-            'annotations whose area is not a number',
-            'Correct them',
-            (
-                f'annotation {item["id"]}: {item["area"]!r}'
-                for item in coco['annotations']
-                if not _is_number(item['area'])
-            ),
-        ),
+        )
     ]
 
 
@@ -155,6 +154,14 @@ def _check_classes(
     coco: dict[str, Any], classes: Sequence[str], annotation_file: str | Path
 ) -> list[Finding]:
     names = [category['name'] for category in coco['categories']]
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name in classes]
+    if repeated:
+        return find_places(
+            True,
+            f'classes of the config are the name of several categories of {annotation_file}',
+            'Give every category its own name',
+            repeated,
+        )
     unknown = [name for name in classes if name not in names]
     if unknown:
         return [
@@ -194,8 +201,14 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
     for name in _KEYS:
         counts = Counter(item['id'] for item in coco[name])
         repeated = [str(i) for i, count in counts.items() if count > 1]
-        findings += _found(True, f'ids of {name} are not unique', 'Number them anew', repeated)
-    findings += _found(
+        findings += find_places(True, f'ids of {name} are not unique', 'Number them anew', repeated)
+    findings += find_places(
+        False,
+        'annotations have the id 0',
+        'COCO evaluation (pycocotools) counts what finds them as wrong: number them from 1',
+        (f'annotations[{i}]' for i, item in enumerate(coco['annotations']) if item['id'] == 0),
+    )
+    findings += find_places(
         True,
         'annotations have a category_id that does not exist',
         'Add the category or correct the annotation',
@@ -205,7 +218,7 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
             if item['category_id'] not in category_ids
         ),
     )
-    findings += _found(
+    findings += find_places(
         True,
         'annotations belong to an image that does not exist',
         'Add the image or remove the annotation',
@@ -215,7 +228,7 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
             if item['image_id'] not in image_ids
         ),
     )
-    findings += _found(
+    findings += find_places(
         True,
         'boxes are not four finite numbers [x, y, width, height]',
         'Correct or remove them',
@@ -228,34 +241,29 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _check_amount(coco: dict[str, Any]) -> list[Finding]:
-    if not coco['images'] or not coco['annotations']:
-        return [Finding(True, 'there are no images or no annotations', 'Nothing can be learned')]
+def _check_amount(coco: dict[str, Any], test_mode: bool) -> list[Finding]:
+    if not coco['images']:
+        return [Finding(True, 'there are no images', 'Add some')]
+    if test_mode:
+        return []
+    if not coco['annotations']:
+        return [Finding(True, 'there are no annotations', 'Nothing can be learned')]
     annotated = {item['image_id'] for item in coco['annotations']}
     bare = [image['file_name'] for image in coco['images'] if image['id'] not in annotated]
-    return _found(False, 'images have no annotations', 'Training leaves them out', bare)
+    return find_places(False, 'images have no annotations', 'Training leaves them out', bare)
 
 
-def _check_files(coco: dict[str, Any], folder: Path) -> list[Finding]:
-    if not folder.is_dir():
-        return [
-            Finding(
-                True,
-                f'the image folder {folder} does not exist',
-                "Set the data set's data_root and data_prefix, or put (or link) the images there",
-            )
-        ]
-    # One listing per folder: asking for each of COCO's 118,000 files takes minutes on a network.
-    listings: dict[Path, set[Path]] = {}
-    missing = []
-    for image in coco['images']:
-        path = folder / image['file_name']
-        if path.parent not in listings:
-            listings[path.parent] = set(path.parent.glob('*'))
-        if path not in listings[path.parent]:
-            missing.append(str(path))
-    return _found(
-        True, 'image files do not exist', 'Copy them there or remove them from the file', missing
+def _check_names(coco: dict[str, Any]) -> list[Finding]:
+    names = (image['file_name'] for image in coco['images'])
+    return find_places(
+        False,
+        'file names are absolute or lead out of the image folder',
+        'They are read from there; names relative to the folder work on other machines too',
+        (
+            name
+            for name in names
+            if Path(name).is_absolute() or os.path.normpath(name).split('/')[0] == '..'
+        ),
     )
 
 
@@ -275,65 +283,7 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
         elif x < 0 or y < 0 or x + width > image_width or y + height > image_height:
             sticking_out.append(place)
     return [
-        *_found(False, 'boxes have no area (under one pixel)', 'They are left out', empty),
-        *_found(False, 'boxes lie outside their image', 'They are left out', outside),
-        *_found(False, 'boxes reach beyond their image', 'They are clipped', sticking_out),
+        *find_places(False, 'boxes have no area (under one pixel)', 'They are left out', empty),
+        *find_places(False, 'boxes lie outside their image', 'They are left out', outside),
+        *find_places(False, 'boxes reach beyond their image', 'They are clipped', sticking_out),
     ]
-
-
-def _check_images(coco: dict[str, Any], folder: Path) -> list[Finding]:
-    def problem(image: dict[str, Any]) -> tuple[str, str] | None:
-        path = folder / image['file_name']
-        try:
-            with Image.open(path) as picture:
-                # Training turns the image as its EXIF data says, and so do annotation tools.
-                size = ImageOps.exif_transpose(picture).size
-        except FileNotFoundError:
-            return None  # _check_files says so.
-        except (OSError, SyntaxError, ValueError) as error:
-            return 'unreadable', f'{path}: {error}'
-        if size != (image['width'], image['height']):
-            return 'size', f'{path}: {size}, annotated {(image["width"], image["height"])}'
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        results = list(
-            track(
-                pool.map(problem, coco['images']),
-                'reading images',
-                total=len(coco['images']),
-                transient=True,
-            )
-        )
-    found: dict[str, list[str]] = {'unreadable': [], 'size': []}
-    for kind, place in filter(None, results):
-        found[kind].append(place)
-    return [
-        *_found(
-            True,
-            'images are empty, truncated or not images',
-            'Copy them again or remove them from the annotation file',
-            found['unreadable'],
-        ),
-        *_found(
-            True,
-            'images have another size than annotated (width, height)',
-            'Correct the annotation file; if width and height are exchanged, the boxes were drawn '
-            'on the image before it was turned as its EXIF data says',
-            found['size'],
-        ),
-    ]
-
-
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _found(is_error: bool, problem: str, remedy: str, places: Iterable[str]) -> list[Finding]:
-    """A finding if there are places, with their number."""
-    places = tuple(places)
-    return [Finding(is_error, f'{len(places)} {problem}', remedy, places)] if places else []

@@ -160,8 +160,8 @@ def _texture(rng: np.random.Generator, colour: np.ndarray, contrast: int) -> np.
 
 def _smooth_noise(rng: np.random.Generator, cell: int, amplitude: int) -> np.ndarray:
     """Random values on a grid, interpolated linearly in between, shape (256, 256)."""
-    edge = _IMAGE_SIZE // cell + 1
-    grid = rng.integers(-amplitude, amplitude + 1, (edge, edge))
+    side_length = _IMAGE_SIZE // cell + 1
+    grid = rng.integers(-amplitude, amplitude + 1, (side_length, side_length))
     fraction = np.arange(cell)
     for _ in range(2):
         before, after = grid[:-1, None], grid[1:, None]

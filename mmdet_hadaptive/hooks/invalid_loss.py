@@ -1,27 +1,34 @@
-"""Stops a training whose loss is no number any more."""
+"""Stops a training whose loss or weights are no numbers any more."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
+
+from ..runtime.safe_loading import UnreadableCheckpointError, read_checkpoint
+
+_REMEDY = 'gradient clipping (optim_wrapper.clip_grad) or a lower learning rate'
 
 
 @HOOKS.register_module()
 class StopOnInvalidLossHook(Hook):
-    """Stops the run at the first NaN or infinite loss.
+    """Stops the run at the first NaN or infinite loss, and before such weights are saved.
 
     The error names the iteration, the terms of the loss, the images of the batch, and the last
-    checkpoint whose weights are all finite.
+    checkpoint whose weights are all finite. The loss is the number that MMEngine has read for its
+    log in the same iteration: no device has to be waited for once more.
 
     Raises:
-        FloatingPointError: After the first iteration with such a loss.
+        FloatingPointError: After the first iteration with such a loss; or when a checkpoint is
+            made of weights that are not finite, which is then not written.
     """
 
-    # Before anything is saved.
-    priority = 'VERY_HIGH'
+    # After MMEngine has noted the loss, and before anything uses or saves the weights.
+    priority = 'HIGH'
 
     def after_train_iter(
         self,
@@ -31,19 +38,43 @@ class StopOnInvalidLossHook(Hook):
         outputs: dict[str, torch.Tensor] | None = None,
     ) -> None:
         """Looks at the loss of the iteration."""
-        if outputs is None or 'loss' not in outputs or torch.isfinite(outputs['loss']).all():
+        if outputs is None or 'loss' not in outputs:
             return
-        terms = ', '.join(f'{name} {float(value):g}' for name, value in outputs.items())
-        good = _last_finite_checkpoint(Path(runner.work_dir))
-        remedy = f'--resume {good}, and' if good else 'from the start'
+        log = runner.message_hub
+        if math.isfinite(log.get_scalar('train/loss').current()):
+            return
+        terms = [f'{name} {log.get_scalar(f"train/{name}").current():g}' for name in outputs]
+        good, resume = _find_remedy(runner)
         raise FloatingPointError(
             f'the loss is not finite in iteration {runner.iter + 1} (epoch {runner.epoch + 1}, '
-            f'batch {batch_idx + 1}): {terms}\n'
+            f'batch {batch_idx + 1}): {", ".join(terms)}\n'
             f'  images: {", ".join(_image_paths(data_batch)) or "unknown"}\n'
-            f'  last checkpoint with finite weights: {good or f"none in {runner.work_dir}"}\n'
-            f'  remedy: look at these images and their boxes; then train again, {remedy} with '
-            'gradient clipping (optim_wrapper.clip_grad) or a lower learning rate'
+            f'  last checkpoint with finite weights: {good}\n'
+            f'  remedy: look at these images and their boxes; then train again, {resume} with '
+            f'{_REMEDY}'
         )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Looks at the weights that are to be saved."""
+        invalid = [
+            name for name, value in checkpoint['state_dict'].items() if not value.isfinite().all()
+        ]
+        if not invalid:
+            return
+        good, resume = _find_remedy(runner)
+        raise FloatingPointError(
+            f'{len(invalid)} weights are not finite after iteration '
+            f'{checkpoint["meta"]["iter"]}, and are not saved: {", ".join(invalid[:3])}\n'
+            f'  last checkpoint with finite weights: {good}\n'
+            f'  remedy: train again, {resume} with {_REMEDY}'
+        )
+
+
+def _find_remedy(runner: Runner) -> tuple[Path | str, str]:
+    good = find_last_finite_checkpoint(Path(runner.work_dir))
+    if good:
+        return good, f'--resume {good}, and'
+    return f'none in {runner.work_dir}', 'from the start'
 
 
 def _image_paths(data: Any) -> list[str]:
@@ -57,10 +88,20 @@ def _image_paths(data: Any) -> list[str]:
     return []
 
 
-def _last_finite_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder whose weights are all finite."""
+def find_last_finite_checkpoint(folder: Path) -> Path | None:
+    """Finds the newest checkpoint whose weights are all finite.
+
+    Args:
+        folder: Where checkpoints (``*.pth``) lie; files that cannot be read are passed over.
+
+    Returns:
+        The file; None if there is none.
+    """
     for path in sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True):
-        state = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']
-        if all(value.isfinite().all() for value in state.values()):
+        try:
+            state = read_checkpoint(path).get('state_dict', {})
+        except (OSError, UnreadableCheckpointError):
+            continue
+        if state and all(value.isfinite().all() for value in state.values()):
             return path
     return None

@@ -95,7 +95,7 @@ class SelectionHook(Hook):
         checkpoint['selection_history'] = self.history
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the history of a resumed run."""
+        """Restores the history of a resumed run."""
         if runner._resume:
             self.history = checkpoint.get('selection_history', {})
 

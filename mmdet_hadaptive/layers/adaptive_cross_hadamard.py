@@ -167,14 +167,18 @@ class AdaptiveCrossHadamard(nn.Module):
         kernel = self.scorer.conv.weight
         if self._watched is not None:
             self._watched[1].remove()
-        self._watched = (kernel, kernel.register_hook(self._adapt_temperature))
+        self._watched = (kernel, kernel.register_hook(self.update_temperature))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {'_watched': None, 'on_selection': None}
 
     @torch.no_grad()
-    def _adapt_temperature(self, grad: Tensor) -> None:
-        """The temperature rule, called with the kernel's gradient of one backward pass."""
+    def update_temperature(self, grad: Tensor) -> None:
+        """Applies the temperature rule; a hook calls it in each backward pass.
+
+        Args:
+            grad: Gradient of the scorer's kernel, of its shape.
+        """
         grad = grad.float() / current_loss_scale()
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(grad)

@@ -21,7 +21,8 @@ class AdaptiveBottleneck(nn.Module):
         out_channels: Channels of the output.
         expansion: Widens the channels at the same size; its attribute ``out_channels`` says to
             how many (:class:`GhostExpansion` or :class:`AdaptiveCrossHadamard`).
-        kernel_size: Edge of the depthwise kernel in pixels: odd for stride 1, 2 for stride 2.
+        kernel_size: Side length of the depthwise kernel in pixels: odd for stride 1, 2 for
+            stride 2.
         stride: 1 or 2.
         norm_layer: Makes the normalisation for a number of channels.
 

@@ -9,13 +9,13 @@ class ConvNormAct(nn.Sequential):
     """Convolution without bias, normalisation, and Hardswish unless switched off.
 
     Input (B, in_channels, H, W), output (B, out_channels, H', W'). A stride of 1 keeps the size
-    (padding (kernel_size - 1) / 2); a larger stride has no padding, so that an odd edge loses
-    its last row or column (arXiv 2505.22226, architecture tables).
+    (padding (kernel_size - 1) / 2); a larger stride has no padding, so that an odd side length
+    loses its last row or column (arXiv 2505.22226, architecture tables).
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Edge of the kernel in pixels; odd where the stride is 1.
+        kernel_size: Side length of the kernel in pixels; odd where the stride is 1.
         stride: Step in pixels.
         groups: Groups of the convolution; ``in_channels`` makes it depthwise.
         act: Whether a Hardswish follows.

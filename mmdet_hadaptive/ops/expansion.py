@@ -56,23 +56,44 @@ def append_products(
     # A graph is to hold torch's own operations, which a compiler fuses by itself; so is what stands
     # in for a tensor, such as torch's fake tensors.
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(u) is not Tensor:
-        return _composed(u, indices, scale, alpha, weight, bias)
+        return append_products_composed(u, indices, scale, alpha, weight, bias)
     return _AppendProducts.apply(u, indices, scale, alpha, weight, bias)
 
 
-def _composed(
+def append_products_composed(
     u: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """The same as a composition of torch's differentiable operations."""
+    """Does what :func:`append_products` does as a composition of torch's operations.
+
+    It stores more, but can be traced, compiled and differentiated any number of times.
+
+    Args:
+        u: Shape (B, C, H, W), floating dtype.
+        indices: Shape (B, s), int64.
+        scale: Shape (B, s), floating dtype.
+        alpha: Shape (1,), floating dtype.
+        weight: Shape (s(s-1)/2,), floating dtype.
+        bias: Shape (s(s-1)/2,), floating dtype.
+
+    Returns:
+        Shape (B, C + s(s-1)/2, H, W), dtype of ``u``.
+    """
     selected = gather_channels(u, indices) * scale[:, :, None, None].to(u.dtype)
-    wide = torch.promote_types(u.dtype, torch.float32)
-    bounded = F.softsign(alpha * pairwise_products(selected.to(wide)))
+    compute_dtype = torch.promote_types(u.dtype, torch.float32)
+    bounded = F.softsign(alpha * pairwise_products(selected.to(compute_dtype)))
     products = bounded * weight[:, None, None] + bias[:, None, None]
     return torch.cat([u, products.to(u.dtype)], dim=1)
 
 
-def _kernels(u: Tensor) -> ModuleType:
-    """What computes the products of u: Triton's kernels on CUDA devices, or torch's operations."""
+def find_kernels(u: Tensor) -> ModuleType:
+    """Finds what computes the products of a map.
+
+    Args:
+        u: Any tensor on the device.
+
+    Returns:
+        The module with Triton's kernels if they can run there, or that with torch's operations.
+    """
     if u.is_cuda and u.numel() and has_triton(u.device):
         from . import expansion_triton
 
@@ -82,16 +103,17 @@ def _kernels(u: Tensor) -> ModuleType:
 
 @lru_cache
 def has_triton(device: torch.device) -> bool:
-    """Tells whether Triton's kernels can run, and warns where Triton is there and does not work.
+    """Whether Triton's kernels can run on a CUDA device; warns if they fail where they should.
 
     Args:
-        device: A CUDA device.
+        device: The CUDA device.
 
     Returns:
-        Whether :func:`append_products` uses them on the device.
+        False if the device or Triton is too old, Triton is missing or cannot launch kernels, or
+        the environment variable HADAPTIVE_TRITON is 0.
 
     Raises:
-        ValueError: If the environment variable HADAPTIVE_TRITON is neither 0 nor 1.
+        ValueError: If HADAPTIVE_TRITON is neither 0 nor 1.
     """
     wanted = os.environ.get('HADAPTIVE_TRITON', '1')
     if wanted not in ('0', '1'):
@@ -103,7 +125,7 @@ def has_triton(device: torch.device) -> bool:
     if wanted == '0' or not usable or not find_spec('triton'):
         return False
     try:
-        return _triton_version() >= _OLDEST_TRITON
+        return triton_version() >= _OLDEST_TRITON
     except Exception as error:
         warnings.warn(
             f"Triton does not work here, so that ACH uses torch's operations, which are slower: "
@@ -114,8 +136,15 @@ def has_triton(device: torch.device) -> bool:
         return False
 
 
-def _triton_version() -> tuple[int, ...]:
-    """Triton's version; fails where Triton cannot build what launches its kernels."""
+def triton_version() -> tuple[int, ...]:
+    """Looks up Triton's version, and has it build what launches its kernels.
+
+    Returns:
+        Major and minor number.
+
+    Raises:
+        Exception: Whatever Triton raises where it cannot build that.
+    """
     import triton
 
     version = tuple(map(int, triton.__version__.split('.')[:2]))
@@ -143,7 +172,7 @@ class _AppendProducts(torch.autograd.Function):
             memory_format=_memory_format(u),
         )
         y[:, :channels] = u
-        _kernels(u).expand(y, indices, scale, alpha, weight, bias)
+        find_kernels(u).expand(y, indices, scale, alpha, weight, bias)
         ctx.save_for_backward(y, indices, scale, alpha, weight, bias)
         return y
 
@@ -155,15 +184,17 @@ class _AppendProducts(torch.autograd.Function):
             # Gradients of gradients are asked for. The views keep these steps apart from those
             # that have led to y, which depends on the same parameters.
             inputs = [v.view_as(v) for v in (y[:, :channels], scale, alpha, weight, bias)]
-            composed = _composed(inputs[0], indices, *inputs[1:])
+            composed = append_products_composed(inputs[0], indices, *inputs[1:])
             wanted = [value for value in inputs if value.requires_grad]
             grads = iter(torch.autograd.grad(composed, wanted, grad, create_graph=True))
-            of_u, *others = (next(grads) if value.requires_grad else None for value in inputs)
-            return of_u, None, *others
+            grad_u, *others = (next(grads) if value.requires_grad else None for value in inputs)
+            return grad_u, None, *others
         grad_u = grad[:, :channels].clone(memory_format=_memory_format(y))
-        of_parameters = _kernels(y).expand_backward(grad_u, grad, y, indices, scale, alpha, weight)
+        grad_parameters = find_kernels(y).expand_backward(
+            grad_u, grad, y, indices, scale, alpha, weight
+        )
         parameters = (scale, alpha, weight, bias)
-        casted = (g.to(p.dtype) for g, p in zip(of_parameters, parameters, strict=True))
+        casted = (g.to(p.dtype) for g, p in zip(grad_parameters, parameters, strict=True))
         return grad_u, None, *casted
 
 

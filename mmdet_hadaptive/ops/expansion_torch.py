@@ -15,8 +15,8 @@ from .selection import gather_channels
 
 # Elements that one operation works on: on a CPU few enough that the next one finds them in the
 # cache, and everywhere so many that calling it costs little.
-_BLOCK = 2**19
-_BLOCK_ELSEWHERE = 2**24
+BLOCK_SIZE = 2**19
+_BLOCK_SIZE_ELSEWHERE = 2**24
 
 
 def expand(
@@ -81,37 +81,37 @@ def expand_backward(
     weights[len(weight) :] = 0
     weights = weights.view(-1, selected, 1)
     grad_products = grad[:, channels:].flatten(2)
-    of_rows = z.new_zeros(len(pairs))
+    grad_rows = z.new_zeros(len(pairs))
     # With a place for the channels i + d that lie beyond the end.
     grad_z = z.new_zeros(len(z), selected + selected // 2, z.shape[2])
     for images, (scaled, slope) in _blocks(z):
-        own, of_own = z[images], grad_z[images]
+        own, grad_own = z[images], grad_z[images]
         others = _circle(own)
         g = grad_products[images].index_select(1, pairs).to(z.dtype).view(scaled.shape)
         torch.mul(others, (alpha * own)[:, None], out=scaled)
         torch.abs(scaled, out=slope).add_(1).reciprocal_()
         g.mul_(slope)
-        of_rows += scaled.mul_(g).sum((0, 3)).flatten()
+        grad_rows += scaled.mul_(g).sum((0, 3)).flatten()
         g.mul_(slope).mul_(weights)
-        torch.sum(torch.mul(g, others, out=scaled), 1, out=of_own[:, :selected])
+        torch.sum(torch.mul(g, others, out=scaled), 1, out=grad_own[:, :selected])
         for distance in range(1, selected // 2 + 1):
-            shifted = of_own[:, distance : distance + selected]
+            shifted = grad_own[:, distance : distance + selected]
             shifted.addcmul_(g[:, distance - 1], own)
     grad_z, beyond = grad_z.split((selected, selected // 2), dim=1)
     grad_z[:, : selected // 2] += beyond
     # Both factors of every product count it once.
     grad_alpha = (grad_z * z).sum().view(1) / 2
     grad_z *= alpha
-    of_u = (grad_z * scale[:, :, None]).unflatten(2, y.shape[2:]).to(y.dtype)
-    grad_u.scatter_add_(1, indices[:, :, None, None].expand_as(of_u), of_u)
+    grad_selected = (grad_z * scale[:, :, None]).unflatten(2, y.shape[2:]).to(y.dtype)
+    grad_u.scatter_add_(1, indices[:, :, None, None].expand_as(grad_selected), grad_selected)
     grad_bias = grad_products.sum((0, 2), dtype=z.dtype)
-    return (grad_z * u).sum(2), grad_alpha, of_rows[pairs[: len(weight)].argsort()], grad_bias
+    return (grad_z * u).sum(2), grad_alpha, grad_rows[pairs[: len(weight)].argsort()], grad_bias
 
 
 def _select(u: Tensor, indices: Tensor) -> Tensor:
     """The selected channels, shape (B, s, H W), at least in single precision."""
-    wide = torch.promote_types(u.dtype, torch.float32)
-    return gather_channels(u, indices).flatten(2).to(wide)
+    compute_dtype = torch.promote_types(u.dtype, torch.float32)
+    return gather_channels(u, indices).flatten(2).to(compute_dtype)
 
 
 def _pair_of_row(selected: int, device: torch.device) -> Tensor:
@@ -135,7 +135,7 @@ def _blocks(z: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Goes through the images of z, some at a time, with two buffers for all their products."""
     batch, selected, positions = z.shape
     circle = selected // 2 * selected * positions
-    limit = _BLOCK if z.device.type == 'cpu' else _BLOCK_ELSEWHERE
+    limit = BLOCK_SIZE if z.device.type == 'cpu' else _BLOCK_SIZE_ELSEWHERE
     images = max(1, ceil(batch / max(1, ceil(batch * circle / limit))))
     buffers = z.new_empty(2, images, selected // 2, selected, positions)
     for start in range(0, batch, images):

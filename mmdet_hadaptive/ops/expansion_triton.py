@@ -23,11 +23,11 @@ def expand(
     rows, columns = (16, _TILE // 16) if y.is_contiguous() else (_TILE // 16, 16)
     grid = (triton.cdiv(maps.shape[2], columns), triton.cdiv(products, rows), len(y))
     with torch.cuda.device_of(y):
-        _expand_kernel[grid](
+        expand_kernel[grid](
             *(maps, indices.contiguous(), scale.contiguous()),
             *(alpha, weight.contiguous(), bias.contiguous()),
             *(channels, indices.shape[1], products, maps.shape[2], *maps.stride()),
-            WIDE=_wide(y),
+            COMPUTE_DTYPE=_compute_dtype(y),
             ROWS=rows,
             COLUMNS=columns,
         )
@@ -48,35 +48,35 @@ def expand_backward(
     """
     products, selected = len(weight), indices.shape[1]
     channels = y.shape[1] - products
-    maps, of_y, of_u = y.flatten(2), grad.flatten(2), grad_u.flatten(2)
+    maps, grad_maps, grad_u_maps = y.flatten(2), grad.flatten(2), grad_u.flatten(2)
     rows = triton.next_power_of_2(selected)
     columns = max(16, _TILE // rows)
     blocks = triton.cdiv(maps.shape[2], columns)
     # Sums over the positions of a block.
-    wide = dict(dtype=torch.promote_types(y.dtype, torch.float32), device=y.device)
-    of_selected = torch.empty((len(y), blocks, selected), **wide)
-    of_weight = torch.empty((len(y), blocks, products), **wide)
-    of_bias = torch.empty((len(y), blocks, products), **wide)
+    options = dict(dtype=torch.promote_types(y.dtype, torch.float32), device=y.device)
+    grad_selected = torch.empty((len(y), blocks, selected), **options)
+    grad_weight = torch.empty((len(y), blocks, products), **options)
+    grad_bias = torch.empty((len(y), blocks, products), **options)
     with torch.cuda.device_of(y):
-        _expand_backward_kernel[(selected, blocks, len(y))](
-            *(of_y, maps, of_u, indices.contiguous(), scale.contiguous()),
-            *(alpha, weight.contiguous(), of_selected, of_weight, of_bias),
+        expand_backward_kernel[(selected, blocks, len(y))](
+            *(grad_maps, maps, grad_u_maps, indices.contiguous(), scale.contiguous()),
+            *(alpha, weight.contiguous(), grad_selected, grad_weight, grad_bias),
             *(channels, selected, products, maps.shape[2], blocks),
-            *(*of_y.stride(), *maps.stride(), *of_u.stride()),
-            WIDE=_wide(y),
+            *(*grad_maps.stride(), *maps.stride(), *grad_u_maps.stride()),
+            COMPUTE_DTYPE=_compute_dtype(y),
             ROWS=rows,
             COLUMNS=columns,
             # The last one is that in which neighbours lie side by side in memory.
             AXIS=0 if y.is_contiguous() else 1,
         )
     # Gradients of the selected channels times these, but for alpha.
-    of_selected = of_selected.sum(1)
+    grad_selected = grad_selected.sum(1)
     # Both factors of every product count it once.
-    grad_alpha = (of_selected * scale).sum().view(1) / 2
-    return of_selected * alpha, grad_alpha, of_weight.sum((0, 1)), of_bias.sum((0, 1))
+    grad_alpha = (grad_selected * scale).sum().view(1) / 2
+    return grad_selected * alpha, grad_alpha, grad_weight.sum((0, 1)), grad_bias.sum((0, 1))
 
 
-def _wide(y: Tensor) -> tl.dtype:
+def _compute_dtype(y: Tensor) -> tl.dtype:
     return tl.float64 if y.dtype == torch.float64 else tl.float32
 
 
@@ -91,7 +91,7 @@ def _first_of_product(product, selected):
 
 
 @triton.jit
-def _expand_kernel(
+def expand_kernel(
     y,
     indices,
     scale,
@@ -105,7 +105,7 @@ def _expand_kernel(
     y_image,
     y_channel,
     y_position,
-    WIDE: tl.constexpr,  # noqa: N803
+    COMPUTE_DTYPE: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
 ):
@@ -113,27 +113,27 @@ def _expand_kernel(
     image = tl.program_id(2).to(tl.int64)
     product = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None]
     column = (tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
-    known = product < products
-    inside = known & (column < positions)
+    valid = product < products
+    inside = valid & (column < positions)
     y += image * y_image + column * y_position
 
     i = _first_of_product(product, selected)
     j = product - i * (2 * selected - i - 1) // 2 + i + 1
-    channel_i = tl.load(indices + image * selected + i, mask=known, other=0)
-    channel_j = tl.load(indices + image * selected + j, mask=known, other=0)
-    z_i = tl.load(y + channel_i * y_channel, mask=inside, other=0).to(WIDE)
-    z_j = tl.load(y + channel_j * y_channel, mask=inside, other=0).to(WIDE)
-    z_i *= tl.load(scale + image * selected + i, mask=known, other=0).to(WIDE)
-    z_j *= tl.load(scale + image * selected + j, mask=known, other=0).to(WIDE)
-    scaled = z_j * (tl.load(alpha).to(WIDE) * z_i)
+    channel_i = tl.load(indices + image * selected + i, mask=valid, other=0)
+    channel_j = tl.load(indices + image * selected + j, mask=valid, other=0)
+    z_i = tl.load(y + channel_i * y_channel, mask=inside, other=0).to(COMPUTE_DTYPE)
+    z_j = tl.load(y + channel_j * y_channel, mask=inside, other=0).to(COMPUTE_DTYPE)
+    z_i *= tl.load(scale + image * selected + i, mask=valid, other=0).to(COMPUTE_DTYPE)
+    z_j *= tl.load(scale + image * selected + j, mask=valid, other=0).to(COMPUTE_DTYPE)
+    scaled = z_j * (tl.load(alpha).to(COMPUTE_DTYPE) * z_i)
     bounded = scaled / (1 + tl.abs(scaled))
-    bounded *= tl.load(weight + product, mask=known, other=0).to(WIDE)
-    bounded += tl.load(bias + product, mask=known, other=0).to(WIDE)
+    bounded *= tl.load(weight + product, mask=valid, other=0).to(COMPUTE_DTYPE)
+    bounded += tl.load(bias + product, mask=valid, other=0).to(COMPUTE_DTYPE)
     tl.store(y + (channels + product) * y_channel, bounded.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _expand_backward_kernel(
+def expand_backward_kernel(
     grad,
     y,
     grad_u,
@@ -141,9 +141,9 @@ def _expand_backward_kernel(
     scale,
     alpha,
     weight,
-    of_selected,
-    of_weight,
-    of_bias,
+    grad_selected,
+    grad_weight,
+    grad_bias,
     channels,
     selected,
     products,
@@ -158,7 +158,7 @@ def _expand_backward_kernel(
     grad_u_image,
     grad_u_channel,
     grad_u_position,
-    WIDE: tl.constexpr,  # noqa: N803
+    COMPUTE_DTYPE: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
     AXIS: tl.constexpr,  # noqa: N803
@@ -177,32 +177,32 @@ def _expand_backward_kernel(
     grad_u += image * grad_u_image + column * grad_u_position
 
     j = tl.expand_dims(tl.arange(0, ROWS), 1 - AXIS)
-    known = (j < selected) & (j != i)
-    inside = known & within
+    valid = (j < selected) & (j != i)
+    inside = valid & within
     low, high = tl.minimum(i, j), tl.maximum(i, j)
     product = low * (2 * selected - low - 1) // 2 + high - low - 1
 
     channel = tl.load(indices + image * selected + i)
-    factor = tl.load(scale + image * selected + i).to(WIDE)
-    others = tl.load(indices + image * selected + j, mask=known, other=0)
-    u_i = tl.load(y + channel * y_channel, mask=within, other=0).to(WIDE)
-    z_j = tl.load(y + others * y_channel, mask=inside, other=0).to(WIDE)
-    z_j *= tl.load(scale + image * selected + j, mask=known, other=0).to(WIDE)
-    of_product = tl.load(grad + (channels + product) * grad_channel, mask=inside, other=0)
-    of_product = of_product.to(WIDE)
+    factor = tl.load(scale + image * selected + i).to(COMPUTE_DTYPE)
+    others = tl.load(indices + image * selected + j, mask=valid, other=0)
+    u_i = tl.load(y + channel * y_channel, mask=within, other=0).to(COMPUTE_DTYPE)
+    z_j = tl.load(y + others * y_channel, mask=inside, other=0).to(COMPUTE_DTYPE)
+    z_j *= tl.load(scale + image * selected + j, mask=valid, other=0).to(COMPUTE_DTYPE)
+    grad_product = tl.load(grad + (channels + product) * grad_channel, mask=inside, other=0)
+    grad_product = grad_product.to(COMPUTE_DTYPE)
 
-    slope = tl.load(alpha).to(WIDE)
+    slope = tl.load(alpha).to(COMPUTE_DTYPE)
     scaled = z_j * (slope * (factor * u_i))
     divisor = 1 + tl.abs(scaled)
-    g = of_product / divisor
+    g = grad_product / divisor
     # The channel with the lower number writes the sums of the product's own parameters.
     own = (image * blocks + block) * products + product
-    tl.store(of_weight + own, tl.sum(scaled * g, 1 - AXIS, keep_dims=True), mask=known & (j > i))
-    tl.store(of_bias + own, tl.sum(of_product, 1 - AXIS, keep_dims=True), mask=known & (j > i))
+    tl.store(grad_weight + own, tl.sum(scaled * g, 1 - AXIS, keep_dims=True), mask=valid & (j > i))
+    tl.store(grad_bias + own, tl.sum(grad_product, 1 - AXIS, keep_dims=True), mask=valid & (j > i))
 
-    g = g / divisor * tl.load(weight + product, mask=known, other=0).to(WIDE)
+    g = g / divisor * tl.load(weight + product, mask=valid, other=0).to(COMPUTE_DTYPE)
     grad_z = tl.sum(g * z_j, AXIS, keep_dims=True)
-    tl.store(of_selected + (image * blocks + block) * selected + i, tl.sum(grad_z * u_i))
+    tl.store(grad_selected + (image * blocks + block) * selected + i, tl.sum(grad_z * u_i))
     grad_u += channel * grad_u_channel
-    total = tl.load(grad_u, mask=within, other=0).to(WIDE) + grad_z * slope * factor
+    total = tl.load(grad_u, mask=within, other=0).to(COMPUTE_DTYPE) + grad_z * slope * factor
     tl.store(grad_u, total.to(grad_u.dtype.element_ty), mask=within)

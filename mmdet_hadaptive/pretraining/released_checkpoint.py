@@ -1,6 +1,5 @@
 """Reads checkpoints of the classifiers that the authors of Hadaptive-Net train."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ..backbones import ARCHITECTURES, HadaptiveNet
 from ..layers import AdaptiveCrossHadamard
+from ..runtime.safe_loading import read_checkpoint
 
 # Parts of our names and of theirs, within one layer.
 _NAMES = [
@@ -76,7 +76,8 @@ def convert_released_checkpoint(
             state[name] = value
             continue
         found = released[names[name]]
-        if found.numel() != value.numel():
+        # The release has dimensions of one element where ours has none.
+        if found.squeeze().shape != value.squeeze().shape:
             raise ValueError(
                 f'{path}: {names[name]} has the shape {tuple(found.shape)}, the {recognised} '
                 f'network needs {tuple(value.shape)}'
@@ -93,23 +94,34 @@ def convert_released_checkpoint(
             if not found:
                 raise ValueError(f'{path} has no classifier head: layers.N.{old}{part} is missing')
             state[new + part] = found[0].float()
+    hidden, classes = (state[f'head.layers.{i}.fc.bias'].numel() for i in range(2))
+    features = ARCHITECTURES[recognised]['final_channels']
+    for i, shape in enumerate([(hidden, features), (classes, hidden)]):
+        found = tuple(state[f'head.layers.{i}.fc.weight'].shape)
+        if found != shape:
+            raise ValueError(
+                f'{path}: linear layer {i} of the classifier has the shape {found}, its '
+                f'neighbours need {shape}'
+            )
     return dict(meta=meta, state_dict=state)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f'{path} cannot be read as plain weights: {str(error).splitlines()[0]}'
-        ) from error
-    if not isinstance(content, dict) or 'model_state_dict' not in content:
-        keys = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
+    content = read_checkpoint(path)
+    if 'model_state_dict' not in content:
         raise ValueError(
             f"{path} is no checkpoint of the authors' release: it has no model_state_dict, but "
-            f'{keys}'
+            f'{sorted(map(str, content))[:5]}'
         )
-    return content['model_state_dict']
+    state = content['model_state_dict']
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ValueError(f'{path}: model_state_dict is not a dict of tensors by their names')
+    invalid = [key for key, value in state.items() if not value.isfinite().all()]
+    if invalid:
+        raise ValueError(f'{path}: {len(invalid)} tensors are not finite {invalid[:3]}')
+    return state
 
 
 def _recognise(released: dict[str, Tensor], path: str | Path) -> str:
@@ -118,7 +130,7 @@ def _recognise(released: dict[str, Tensor], path: str | Path) -> str:
     absent = [key for key in keys if key not in released]
     if absent:
         raise ValueError(f'{path} lacks {absent}, with which every Hadaptive-Net begins')
-    widths = [released[key].shape[0] for key in keys]
+    widths = [sum(released[key].shape[:1]) for key in keys]
     for arch, table in ARCHITECTURES.items():
         blocks = [block for stage in table['stages'] for block in stage]
         if [block['channels'] for block in blocks[:3]] == widths:

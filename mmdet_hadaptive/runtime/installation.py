@@ -33,7 +33,7 @@ def check_installation() -> None:
         ImportError: If a part is missing, too old, too new, or mmcv comes without compiled
             ops. The message names what was found, what is needed and the command that fixes it.
     """
-    found = {module: _installed(module) for module in _DISTRIBUTIONS}
+    found = {module: installed_version(module) for module in _DISTRIBUTIONS}
     try:
         problem, remedy = _problem(found)
     except ImportError as error:
@@ -75,7 +75,15 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
     return '', ''
 
 
-def _installed(module: str) -> str | None:
+def installed_version(module: str) -> str | None:
+    """Looks up the version of an installed module.
+
+    Args:
+        module: One of torch, mmengine, mmcv and mmdet, under whichever name it is distributed.
+
+    Returns:
+        The version; 'of unknown version' for a source folder on the path; None if it is missing.
+    """
     if find_spec(module) is None:
         return None
     for name in _DISTRIBUTIONS[module]:

@@ -14,6 +14,8 @@ from mmengine.dist import init_dist
 from mmengine.utils import get_installed_path
 from torch import distributed
 
+from .safe_loading import UnreadableCheckpointError, name_unreadable_checkpoints
+
 _CANNOT_WRITE = (
     errno.EACCES,
     errno.EROFS,
@@ -50,22 +52,25 @@ def run_mmdet_tool(name: str) -> None:
     """Runs one of MMDetection's tools in this process, with this process's arguments.
 
     What the tool itself does not manage is done here: several processes without a GPU, the local
-    rank under MPI, and errors of the file system in one line.
+    rank under MPI, and errors of the file system and of damaged checkpoints in one line.
 
     Args:
         name: Path below MMDetection's ``tools``, such as 'train.py'.
 
     Raises:
         FileNotFoundError: If the installation has no such tool.
-        SystemExit: If the work directory cannot be written; names what could not be written and
-            the remedy.
+        SystemExit: If the work directory cannot be written or a checkpoint cannot be read; names
+            which, and the remedy.
     """
     path = mmdet_tool(name)
     arguments = _launcher_arguments()
+    name_unreadable_checkpoints()
     try:
         if arguments.launcher in ('pytorch', 'slurm', 'mpi') and '--help' not in sys.argv:
             _prepare_processes(arguments.launcher, arguments.config)
         runpy.run_path(str(path), run_name='__main__')
+    except UnreadableCheckpointError as error:
+        raise SystemExit(f'error: {error}') from error
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise

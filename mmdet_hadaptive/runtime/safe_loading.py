@@ -1,20 +1,86 @@
-"""Lets torch's safe loader read the checkpoints that MMEngine writes.
+"""Reads checkpoints: the plain data that MMEngine writes and nothing else, and whole files only.
 
 Since torch 2.6 ``torch.load`` reads plain data only. MMEngine's checkpoints hold its
 ``HistoryBuffer`` (the logged losses), NumPy numbers and arrays, and names of the buffer's
 statistics. Allowing exactly these keeps everything else in a checkpoint refused.
 """
 
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, checkpoint
 
 _NUMPY_CORE = getattr(np, '_core', None) or np.core
 _STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+class UnreadableCheckpointError(ValueError):
+    """A checkpoint is damaged, or holds something else than plain data."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint's plain data to the CPU.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        OSError: If there is no such file, or it may not be read.
+        UnreadableCheckpointError: If it is damaged or holds something else; names the file.
+    """
+
+    def load(path: str | Path) -> Any:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f'it holds a {type(content).__name__}, not a dict')
+        return content
+
+    return _read_whole(path, load)
+
+
+def name_unreadable_checkpoints() -> None:
+    """Lets MMEngine name the file when it cannot read a local checkpoint.
+
+    Its own errors are those of the zip reader or of pickle; and a checkpoint in which a part of the
+    weights was altered is loaded without one.
+    """
+
+    # MMEngine logs a part of the name.
+    def load_from_local(filename: str, map_location: Any) -> Any:
+        return _read_whole(filename, lambda path: checkpoint.load_from_local(path, map_location))
+
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+
+
+def _read_whole(path: str | Path, load: Callable[[str | Path], Any]) -> Any:
+    path = Path(path).expanduser()
+    # Missing files have errors of their own.
+    with path.open('rb'):
+        pass
+    try:
+        if zipfile.is_zipfile(path):
+            # torch does not compare the check sums.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise zipfile.BadZipFile(f'{damaged} has another check sum than when it was saved')
+        return load(str(path))
+    # Bytes that are not what they seem make the readers of zip and pickle raise almost anything.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnreadableCheckpointError(
+            f'{path} cannot be read as plain weights: {reason}. Copy or download it again, or save '
+            'its weights alone'
+        ) from error
 
 
 def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:

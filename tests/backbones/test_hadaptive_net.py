@@ -93,10 +93,10 @@ def test_any_input_size_down_to_the_total_stride(height, width, batch, training)
 @pytest.mark.parametrize('arch', ARCHITECTURES)
 def test_smallest_input_and_batch_of_one(arch):
     net = HadaptiveNet(arch).eval()
-    edge = net.out_strides[-1]
-    assert net(torch.randn(1, 3, edge, edge))[-1].shape[-2:] == (1, 1)
-    with pytest.raises(ValueError, match=rf'{edge - 1} x {edge} pixels.*total stride of {edge}'):
-        net(torch.randn(1, 3, edge - 1, edge))
+    side = net.out_strides[-1]
+    assert net(torch.randn(1, 3, side, side))[-1].shape[-2:] == (1, 1)
+    with pytest.raises(ValueError, match=rf'{side - 1} x {side} pixels.*total stride of {side}'):
+        net(torch.randn(1, 3, side - 1, side))
 
 
 def test_nothing_is_built_behind_the_last_index():
@@ -117,8 +117,7 @@ def test_gradients_reach_every_parameter():
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2, 3])
 def test_frozen_stages(frozen_stages):
     net = tiny(frozen_stages=frozen_stages).train()
-    for index, name in enumerate(net._names):
-        stage = getattr(net, name)
+    for index, stage in enumerate(net.children()):
         frozen = index <= frozen_stages
         assert all(p.requires_grad != frozen for p in stage.parameters())
         assert all(m.training != frozen for m in stage.modules())
@@ -128,8 +127,9 @@ def test_frozen_stages(frozen_stages):
             sum(y.sum() for y in net(torch.randn(2, 3, 32, 32))).backward()
     else:
         net(torch.randn(2, 3, 32, 32))
+    frozen_names = [name for name, _ in net.named_children()][: frozen_stages + 1]
     for name, value in net.state_dict().items():
-        if name.split('.')[0] in net._names[: frozen_stages + 1]:
+        if name.split('.')[0] in frozen_names:
             assert torch.equal(value, before[name]), name
 
 

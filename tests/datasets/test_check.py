@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from mmdet_hadaptive.datasets import CheckedCocoDataset, check_coco
@@ -70,11 +71,11 @@ ERRORS = {
     ),
     'size as text': (
         changed('images', 0, width='60'),
-        r"width or height is not a positive number \(image 1: '60' x 40\)",
+        r"width or height is not a positive number \(images\[0\]: width='60'\)",
     ),
     'area as text': (
         changed('annotations', 0, area='400'),
-        r"area is not a number \(annotation 1: '400'\)",
+        r"area is not a number \(annotations\[0\]: area='400'\)",
     ),
     'unknown category': (
         changed('annotations', 0, category_id=30),
@@ -88,7 +89,42 @@ ERRORS = {
     'NaN in a box': (changed('annotations', 0, bbox=[1, 2, float('nan'), 3]), 'four finite'),
     'missing file': (changed('images', 0, file_name='c.jpg'), r'do not exist \(.*c\.jpg\)'),
     'wrong size': (changed('images', 0, width=50), r'another size.*a\.jpg: \(60, 40\).*\(50, 40\)'),
-    'no annotations': ({**GOOD, 'annotations': []}, 'no images or no annotations'),
+    'no annotations': ({**GOOD, 'annotations': []}, 'there are no annotations'),
+    'no images': ({**GOOD, 'images': [], 'annotations': []}, 'there are no images'),
+    'nested too deep': ('[' * 100_000, 'not readable JSON'),
+    'id of an image as a list': (
+        changed('images', 0, id=[1]),
+        r'images whose id is not an integer \(images\[0\]: id=\[1\]\)',
+    ),
+    'id of an annotation as text': (
+        changed('annotations', 1, id='2'),
+        r"id or image_id or category_id is not an integer \(annotations\[1\]: id='2'\)",
+    ),
+    'image_id as a dict': (
+        changed('annotations', 1, image_id={}),
+        r'annotations\[1\]: image_id=\{\}',
+    ),
+    'category_id as a truth value': (
+        changed('annotations', 0, category_id=True),
+        r'annotations\[0\]: category_id=True',
+    ),
+    'iscrowd as text': (changed('annotations', 0, iscrowd='no'), r"iscrowd is not 0 or 1.*'no'"),
+    'area beyond all limits': (changed('annotations', 0, area=10**400), 'area is not a number'),
+    'name of a category as a list': (
+        changed('categories', 0, name=['cat']),
+        r'categories whose name is not a string',
+    ),
+    'repeated names': (
+        changed('categories', 1, name='cat'),
+        r'the name of several categories of .* \(cat\)',
+    ),
+    **{
+        f'file name {name!r}': (
+            changed('images', 0, file_name=name),
+            r'images whose file_name is not the name of a file \(images\[0\]: file_name=',
+        )
+        for name in (7, None, ['a.jpg'], '', 'a.jpg/', 'a\0.jpg', '\ud800.jpg')
+    },
     'other classes': (
         {**GOOD, 'categories': [dict(id=10, name='Cat'), dict(id=20, name='dog')]},
         r"classes \['cat'\] that .* does not have; it has \['Cat', 'dog'\].*num_classes=2",
@@ -112,6 +148,11 @@ NOTES = {
     'no area': (changed('annotations', 0, bbox=[5, 5, 0, 9]), '1 boxes have no area'),
     'outside': (changed('annotations', 0, bbox=[70, 5, 9, 9]), '1 boxes lie outside'),
     'beyond': (changed('annotations', 0, bbox=[50, 5, 20, 9]), '1 boxes reach beyond'),
+    'leaves the folder': (
+        changed('images', 0, file_name='../images/a.jpg'),
+        r'1 file names are absolute or lead out of the image folder \(\.\./images/a\.jpg\)',
+    ),
+    'id 0': (changed('annotations', 0, id=0), r'1 annotations have the id 0 \(annotations\[0\]\)'),
     'bare image': (changed('annotations', 1, image_id=1), r'1 images have no annotations \(b.png'),
 }
 
@@ -141,6 +182,78 @@ def test_all_places_are_named(folder):
     assert all(f'{i}.jpg' in error.describe() for i in range(10, 20))
     assert error.describe(2).count('.jpg') == 2
     assert '...' in error.describe(2)
+
+
+def test_absolute_file_names_are_noted(folder):
+    name = str(folder / 'images' / 'a.jpg')
+    (finding,) = check(folder, changed('images', 0, file_name=name))
+    assert not finding.is_error
+    assert name in finding.describe()
+
+
+def test_images_in_subfolders(folder):
+    (folder / 'images' / 'sub').mkdir()
+    (folder / 'images' / 'a.jpg').rename(folder / 'images' / 'sub' / 'a.jpg')
+    coco = changed('images', 0, file_name='sub/a.jpg')
+    assert check(folder, coco) == []
+    assert len(dataset(folder, coco)) == 2
+    # It lies in the other folder.
+    coco['images'][1]['file_name'] = 'sub/b.png'
+    (finding,) = check(folder, coco)
+    assert re.search(r'1 image files do not exist \(.*images/sub/b\.png\)', finding.describe())
+
+
+def test_folders_are_no_images(folder):
+    (folder / 'images' / 'c.jpg').mkdir()
+    findings = check(folder, changed('images', 0, file_name='c.jpg'))
+    assert '1 image files do not exist' in findings[0].describe()
+
+
+def test_findings_are_one_line(folder):
+    (finding,) = check(folder, changed('images', 0, file_name='a\nb\udc80.jpg'))
+    assert 'a\\nb\\udc80.jpg' in finding.describe()
+    assert finding.describe().isprintable()
+
+
+def noise(mode):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    if mode == 'I;16':
+        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 200 + 1000)
+    return Image.fromarray(pixels, 'RGBA').convert(mode)
+
+
+@pytest.mark.parametrize(
+    ('name', 'mode'),
+    [
+        *(('b.png', mode) for mode in ('RGB', 'RGBA', 'L', 'LA', 'P', '1')),
+        *(('a.jpg', mode) for mode in ('L', 'CMYK')),
+    ],
+)
+def test_images_that_the_loader_converts(folder, name, mode):
+    noise(mode).save(folder / 'images' / name)
+    assert check(folder, GOOD) == []
+    assert dataset(folder, test_mode=True)['ab'.index(name[0])]['inputs'].shape == (3, 20, 30)
+
+
+def test_grey_images_with_16_bits(folder):
+    noise('I;16').save(folder / 'images' / 'b.png')
+    (finding,) = check(folder, GOOD)
+    assert finding.is_error
+    assert 'grey with more than 8 bits' in finding.problem
+    # What is claimed of the loader.
+    load = LoadImageFromFile(imdecode_backend='pillow')
+    assert (load(dict(img_path=folder / 'images' / 'b.png'))['img'] == 255).all()
+
+
+def test_annotations_of_the_image_before_it_was_turned(folder):
+    file = folder / 'images' / 'a.jpg'
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(file).save(file, exif=turned)
+    (finding,) = check(folder, GOOD)
+    assert finding.is_error
+    assert 'a.jpg: (40, 60), annotated (60, 40)' in finding.describe()
+    assert 'EXIF' in finding.remedy
 
 
 def test_images_that_a_camera_turned(folder):
@@ -220,10 +333,15 @@ def test_data_set_clips_and_drops_boxes(folder):
         dict(id=3, image_id=1, category_id=10, bbox=[50, 30, 30, 30], area=900, iscrowd=0),
         dict(id=4, image_id=1, category_id=10, bbox=[90, 5, 9, 9], area=81, iscrowd=0),
         dict(id=5, image_id=1, category_id=10, bbox=[5, 5, 0, 9], area=0, iscrowd=0),
+        dict(id=6, image_id=1, category_id=10, bbox=[-10, -20, 25, 50], area=1250, iscrowd=0),
     ]
     # Expand only moves boxes: what reaches beyond the image would stay in the target.
     instances = dataset(folder, coco).get_data_info(0)['instances']
-    assert [i['bbox'] for i in instances] == [[5, 5, 25, 25], [50, 30, 60, 40]]
+    assert [i['bbox'] for i in instances] == [
+        [5, 5, 25, 25],
+        [50, 30, 60, 40],
+        [0, 0, 15, 30],
+    ]
 
 
 def test_data_set_without_any_image_left(folder):

@@ -12,3 +12,5 @@ class RankRecorder(Hook):
 
     def after_train(self, runner):
         torch.save(runner.model.module.state_dict(), f'{runner.work_dir}/rank_{get_rank()}.state')
+        # Where the generator of this process has come to.
+        torch.save(torch.rand(4), f'{runner.work_dir}/rank_{get_rank()}.random')

@@ -85,6 +85,8 @@ def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_pa
     assert 'Epoch(val) [1]' in output
     first = states(out)
     assert_equal(*first)
+    numbers = [torch.load(out / f'rank_{rank}.random', weights_only=True) for rank in range(2)]
+    assert not torch.isin(*numbers).any(), 'both processes draw the same noise'
     temperatures = {v.item() for k, v in first[0].items() if k.endswith('temperature')}
     assert temperatures != {4.0}
     resume = ('--resume', '--cfg-options', 'train_cfg.max_epochs=2')

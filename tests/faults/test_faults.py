@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from . import soak
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 OPTIONS = (
     '--cfg-options',
@@ -26,18 +26,23 @@ OPTIONS = (
 
 
 def test_killed_trainings_lose_nothing(tmp_path, capsys):
-    soak.soak(tmp_path, kills=2, epochs=12)
+    soak.soak(tmp_path, kills=2)
     output = capsys.readouterr().out
     assert output.count('all checkpoints whole') == 2
+    assert 'kill  2 before pointer' in output
     assert 'bitwise the weights' in output
 
 
-def train(shapes, work_dir, *options, limit=None):
+def train(shapes, work_dir, *options, limit=None, config=SHAPES):
     tool = ROOT / 'tools/train.py'
     result = subprocess.run(
-        [sys.executable, '-W', 'ignore', tool, SHAPES, '--work-dir', work_dir, *OPTIONS, *options],
+        [sys.executable, '-W', 'ignore', tool, config, '--work-dir', work_dir, *OPTIONS, *options],
         cwd=shapes.parents[1],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -91,11 +96,15 @@ def test_invalid_loss(shapes, tmp_path):
     assert 'remedy' in message
 
 
-def test_invalid_loss_names_the_last_good_checkpoint(tmp_path):
-    from mmdet_hadaptive.hooks.invalid_loss import _last_finite_checkpoint
-
-    for epoch, value in enumerate((0.0, 1.0, float('nan'))):
-        path = tmp_path / f'epoch_{epoch}.pth'
-        torch.save(dict(state_dict=dict(weight=torch.full((2,), value))), path)
-        os.utime(path, (epoch, epoch))
-    assert _last_finite_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+def test_invalid_weights_are_not_saved(shapes, tmp_path):
+    config = tmp_path / 'invalid.py'
+    config.write_text(f"""
+_base_ = {str(SHAPES)!r}
+custom_imports = dict(imports=['mmdet_hadaptive', 'invalid_weights'])
+custom_hooks = [*_base_.custom_hooks, dict(type='InvalidWeightsHook')]
+""")
+    output = train(shapes, tmp_path / 'run', 'train_cfg.max_epochs=3', config=config)
+    message = output[output.index('FloatingPointError') :]
+    assert '1 weights are not finite after iteration 8, and are not saved: ' in message
+    assert f'last checkpoint with finite weights: {tmp_path / "run/epoch_1.pth"}' in message
+    assert [path.name for path in tmp_path.glob('run/*.pth*')] == ['epoch_1.pth']

@@ -10,22 +10,22 @@ from mmdet_hadaptive.ops import expansion_triton
 
 # The kernels, and their tiles for maps that are contiguous and for those in channels_last.
 KERNELS = {
-    expansion_triton._expand_kernel: (dict(ROWS=16, COLUMNS=128), dict(ROWS=128, COLUMNS=16)),
-    expansion_triton._expand_backward_kernel: (
+    expansion_triton.expand_kernel: (dict(ROWS=16, COLUMNS=128), dict(ROWS=128, COLUMNS=16)),
+    expansion_triton.expand_backward_kernel: (
         dict(ROWS=16, COLUMNS=128, AXIS=0),
         dict(ROWS=32, COLUMNS=64, AXIS=1),
     ),
 }
 MAPS = ('y', 'grad', 'grad_u')
-PARAMETERS = ('scale', 'alpha', 'weight', 'bias', 'of_selected', 'of_weight', 'of_bias')
+PARAMETERS = ('scale', 'alpha', 'weight', 'bias', 'grad_selected', 'grad_weight', 'grad_bias')
 
 
 def source(kernel, dtype, channels_last):
     """The kernel with types for its arguments, and with a stride of 1 where Triton would see it."""
-    wide = 'fp64' if dtype == 'fp64' else 'fp32'
+    compute_dtype = 'fp64' if dtype == 'fp64' else 'fp32'
     constants = dict(
         KERNELS[kernel][channels_last],
-        WIDE=language.float64 if dtype == 'fp64' else language.float32,
+        COMPUTE_DTYPE=language.float64 if dtype == 'fp64' else language.float32,
     )
     dense = '_channel' if channels_last else '_position'
     types = {}
@@ -37,7 +37,7 @@ def source(kernel, dtype, channels_last):
         elif name in MAPS:
             types[name] = f'*{dtype}'
         elif name in PARAMETERS:
-            types[name] = f'*{wide}'
+            types[name] = f'*{compute_dtype}'
         else:
             types[name] = '*i64' if name == 'indices' else 'i32'
     return ASTSource(fn=kernel, signature=types, constexprs=constants)

@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_hadaptive.ops import append_products, expansion, expansion_torch
+from mmdet_hadaptive.ops.expansion import append_products_composed
 
 COMPILE_KERNELS = Path(__file__).parent / 'compile_kernels.py'
 
@@ -20,7 +21,7 @@ def device(request, monkeypatch):
         return 'cuda'
     if request.param == 'interpreter':
         kernels = request.getfixturevalue('interpreted_kernels')
-        monkeypatch.setattr(expansion, '_kernels', lambda u: kernels)
+        monkeypatch.setattr(expansion, 'find_kernels', lambda u: kernels)
     return 'cpu'
 
 
@@ -56,7 +57,7 @@ def gradients(function, inputs, weight):
 
 
 @pytest.mark.parametrize('channels_last', [False, True])
-@pytest.mark.parametrize('function', [append_products, expansion._composed])
+@pytest.mark.parametrize('function', [append_products, append_products_composed])
 @pytest.mark.parametrize('selected', [2, 5, 6])
 def test_equals_the_definition(function, selected, channels_last, device):
     inputs = arguments((2, 6, 3, 4), selected, channels_last=channels_last, device=device)
@@ -77,7 +78,7 @@ def test_zero_parameters(zero, device):
     with torch.no_grad():
         inputs[3 if zero == 'alpha' else 4].zero_()
     weight = torch.randn_like(slow(*inputs))
-    for function in (append_products, expansion._composed):
+    for function in (append_products, append_products_composed):
         actual, expected = (gradients(f, inputs, weight) for f in (function, slow))
         for a, e in zip(actual, expected, strict=True):
             assert torch.allclose(a, e, rtol=1e-10, atol=1e-11)
@@ -119,13 +120,13 @@ def test_low_precision_rounds_once(dtype, parameters, device):
     others = [value.to(parameters) for value in others]
     inputs = [u.to(dtype), indices, scale.to(dtype), *others]
     inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in inputs]
-    wide = [v.double() if v.is_floating_point() else v for v in inputs]
-    y, expected = append_products(*inputs), slow(*wide)
+    double = [v.double() if v.is_floating_point() else v for v in inputs]
+    y, expected = append_products(*inputs), slow(*double)
     assert y.dtype == dtype
     assert torch.allclose(y.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
     weight = torch.randn_like(expected).to(dtype)
-    wide = [v.detach().requires_grad_(v.is_floating_point()) for v in wide]
-    actual, wanted = gradients(append_products, inputs, weight), gradients(slow, wide, weight)
+    double = [v.detach().requires_grad_(v.is_floating_point()) for v in double]
+    actual, wanted = gradients(append_products, inputs, weight), gradients(slow, double, weight)
     wanted_dtypes = [v.dtype for v in inputs if v.requires_grad]
     assert [a.dtype for a in actual] == wanted_dtypes
     for a, w in zip(actual, wanted, strict=True):
@@ -148,12 +149,14 @@ def test_stores_its_result_only(device):
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_many_blocks(monkeypatch, channels_last, device):
     # Maps and numbers that fill no block of any implementation; two images, then one.
-    monkeypatch.setattr(expansion_torch, '_BLOCK', 50_000)
+    monkeypatch.setattr(expansion_torch, 'BLOCK_SIZE', 50_000)
     inputs = arguments((3, 40, 13, 11), 21, torch.float64, channels_last, device)
-    expected = expansion._composed(*inputs)
+    expected = append_products_composed(*inputs)
     assert torch.allclose(append_products(*inputs), expected, rtol=1e-10, atol=1e-12)
     weight = torch.randn_like(expected)
-    actual, wanted = (gradients(f, inputs, weight) for f in (append_products, expansion._composed))
+    actual, wanted = (
+        gradients(f, inputs, weight) for f in (append_products, append_products_composed)
+    )
     for a, w in zip(actual, wanted, strict=True):
         assert (a - w).abs().max() < 1e-12 * w.abs().max()
 
@@ -188,13 +191,13 @@ def test_triton_where_it_can_run(monkeypatch, interpreted_kernels):
     monkeypatch.delenv('HADAPTIVE_TRITON', raising=False)
     device = torch.device('cuda')
     find = expansion.has_triton.__wrapped__
-    monkeypatch.setattr(expansion, '_triton_version', lambda: (3, 3))
+    monkeypatch.setattr(expansion, 'triton_version', lambda: (3, 3))
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
     assert find(device)
     monkeypatch.setattr(expansion, 'has_triton', find)
     on_gpu = SimpleNamespace(is_cuda=True, numel=lambda: 1, device=device)
-    assert expansion._kernels(on_gpu) is interpreted_kernels
-    assert expansion._kernels(torch.zeros(1)) is expansion_torch
+    assert expansion.find_kernels(on_gpu) is interpreted_kernels
+    assert expansion.find_kernels(torch.zeros(1)) is expansion_torch
 
     monkeypatch.setenv('HADAPTIVE_TRITON', '0')
     assert not find(device)
@@ -203,7 +206,7 @@ def test_triton_where_it_can_run(monkeypatch, interpreted_kernels):
         find(device)
     monkeypatch.delenv('HADAPTIVE_TRITON')
 
-    monkeypatch.setattr(expansion, '_triton_version', lambda: (3, 2))
+    monkeypatch.setattr(expansion, 'triton_version', lambda: (3, 2))
     assert not find(device)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (6, 1))
     assert not find(device)
@@ -218,7 +221,7 @@ def test_triton_that_cannot_launch_kernels(monkeypatch, interpreted_kernels):
 
 
 def test_fake_tensors_reach_no_kernel(monkeypatch):
-    monkeypatch.setattr(expansion, '_AppendProducts', None)
+    monkeypatch.setattr(expansion, 'find_kernels', None)
     with FakeTensorMode():
         assert append_products(*arguments()).shape == (2, 8, 3, 4)
 

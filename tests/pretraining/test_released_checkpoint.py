@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
-from mmdet_hadaptive.layers import AdaptiveCrossHadamard
-from mmdet_hadaptive.pretraining import _released_names, convert_released_checkpoint
+from mmdet_hadaptive.pretraining import convert_released_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,30 +20,67 @@ def reference():
     return Path(folder) / 'network_small.pt'
 
 
-def last(arch):
-    return len(ARCHITECTURES[arch]['stages'])
+def released_shapes(arch):
+    """The authors' keys and shapes; tests/data/README.md says where they are from."""
+    lines = (ROOT / f'tests/data/released/{arch}.txt').read_text().splitlines()
+    pairs = [line.split() for line in lines]
+    return {key: () if shape == '-' else tuple(map(int, shape.split(','))) for key, shape in pairs}
 
 
 def released(path, arch, classes=7):
-    """A checkpoint as the authors' code writes it, of a network with random weights."""
-    net = HadaptiveNet(arch, out_indices=(last(arch),))
-    for i, module in enumerate(net.modules()):
-        if isinstance(module, AdaptiveCrossHadamard):
-            module.temperature.fill_(1 + i / 1000)
-    state, names = {}, _released_names(net)
-    for name, value in net.state_dict().items():
-        if name in names:
-            state[names[name]] = value
+    """A checkpoint as the authors' code writes it, with random weights."""
+    state = {}
+    for key, shape in released_shapes(arch).items():
+        if 'hadamard' in key:
+            selected = round((1 + (1 + 8 * shape[0]) ** 0.5) / 2)
+            state[key] = torch.triu_indices(selected, selected, 1)['ij'.index(key[-1])]
+        elif key.endswith(('tau_adj', 'num_batches_tracked')):
+            state[key] = torch.randint(1, 99, shape)
         else:
-            prefix = names[name.replace('last_grad_norm', 'temperature')]
-            state[prefix + '_adj'] = torch.tensor(0)
+            state[key] = torch.rand(shape) + 0.1
     count = 1 + max(int(key.split('.')[1]) for key in state)
     for layer, shape in ((0, (1280, 960)), (3, (classes, 1280))):
         state[f'layers.{count}.classifier.{layer}.weight'] = torch.randn(shape)
         state[f'layers.{count}.classifier.{layer}.bias'] = torch.randn(shape[0])
     content = dict(model_state_dict=state, model_desc=arch, epoch=3, best_fitness=0.5)
     torch.save(content, path)
-    return net, content
+    return content
+
+
+# One example of each part, read off the paper's tables and the authors' names by hand.
+OUR_NAMES = {
+    'small': {
+        'layers.0.conv.weight': 'stem.0.conv.weight',
+        'layers.2.bn.running_var': 'stage1.1.norm.running_var',
+        'layers.3.block.0.primary_conv.conv.weight': 'stage2.0.expansion.primary.conv.weight',
+        'layers.4.block.0.primary_conv.bn.bias': 'stage2.1.expansion.primary.norm.bias',
+        'layers.5.block.0.cheap_operation.conv.weight': 'stage3.0.expansion.cheap.conv.weight',
+        'layers.8.block.0.cheap_operation.bn.weight': 'stage3.3.expansion.cheap.norm.weight',
+        'layers.6.block.0.fc.bias': 'stage3.1.expansion.pointwise.bias',
+        'layers.7.block.0.norm_x.weight': 'stage3.2.expansion.norm.weight',
+        'layers.9.block.0.eva_net.conv.weight': 'stage3.4.expansion.scorer.conv.weight',
+        'layers.10.block.0.norm.alpha': 'stage3.5.expansion.product_norm.alpha',
+        'layers.12.block.0.norm.bias': 'stage4.1.expansion.product_norm.bias',
+        'layers.13.block.0.tau': 'stage4.2.expansion.temperature',
+        'layers.11.block.1.conv.weight': 'stage4.0.depthwise.conv.weight',
+        'layers.12.block.1.bn.running_mean': 'stage4.1.depthwise.norm.running_mean',
+        'layers.6.block.2.conv.weight': 'stage3.1.projection.conv.weight',
+        'layers.7.block.2.bn.weight': 'stage3.2.projection.norm.weight',
+        'layers.14.conv.weight': 'final_conv.0.conv.weight',
+    },
+    'medium': {
+        'layers.7.block.0.norm.running_var': 'stage3.2.expansion.product_norm.running_var',
+        'layers.12.block.0.norm.weight': 'stage3.7.expansion.product_norm.weight',
+        'layers.15.block.0.tau': 'stage4.1.expansion.temperature',
+        'layers.17.bn.bias': 'final_conv.0.norm.bias',
+    },
+    'large': {
+        'layers.15.block.0.norm.alpha': 'stage3.10.expansion.product_norm.alpha',
+        'layers.19.block.0.norm.running_mean': 'stage4.2.expansion.product_norm.running_mean',
+        'layers.20.block.1.conv.weight': 'stage5.0.depthwise.conv.weight',
+        'layers.23.conv.weight': 'final_conv.0.conv.weight',
+    },
+}
 
 
 def test_every_tap_of_the_reference(reference, tmp_path, run):
@@ -66,19 +102,37 @@ def test_every_tap_of_the_reference(reference, tmp_path, run):
 
 
 @pytest.mark.parametrize('arch', ARCHITECTURES)
-def test_recognises_the_network_and_carries_temperatures_over(tmp_path, arch):
-    net, _ = released(tmp_path / 'a.pth', arch)
+def test_every_tensor_arrives_under_its_name(tmp_path, arch):
+    given = released(tmp_path / 'a.pth', arch)['model_state_dict']
     checkpoint = convert_released_checkpoint(tmp_path / 'a.pth')
     assert checkpoint['meta']['arch'] == arch
     state = checkpoint['state_dict']
+    net = HadaptiveNet(arch, out_indices=(len(ARCHITECTURES[arch]['stages']),))
     assert state.keys() == net.state_dict().keys()
-    for name, value in net.state_dict().items():
-        expected = torch.tensor(-1.0) if name.endswith('last_grad_norm') else value
-        assert torch.equal(state[name], expected), name
+    for theirs, ours in OUR_NAMES[arch].items():
+        assert torch.equal(state[ours], given[theirs].reshape(state[ours].shape)), ours
+    norms = [value for name, value in state.items() if name.endswith('last_grad_norm')]
+    assert all(norm == -1 for norm in norms)
+    # No tensor is left out or taken twice.
+    left_out = ('tau_adj', 'hadamard_i', 'hadamard_j')
+    taken = [
+        value
+        for key, value in given.items()
+        if 'classifier' not in key and not key.endswith(left_out)
+    ]
+    assert len(taken) + len(norms) == len(state)
+    assert sum(v.double().sum() for v in taken).item() == pytest.approx(
+        sum(v.double().sum() for v in state.values()).item() + len(norms)
+    )
+
+
+def test_the_list_of_keys_is_that_of_the_reference(reference):
+    state = torch.load(reference, weights_only=True)['model_state_dict']
+    assert {key: tuple(value.shape) for key, value in state.items()} == released_shapes('small')
 
 
 def test_with_head(tmp_path, run):
-    _, content = released(tmp_path / 'a.pth', 'small')
+    content = released(tmp_path / 'a.pth', 'small')
     tool = ROOT / 'tools/convert_checkpoint.py'
     output = run(tool, 'a.pth', 'b.pth', '--with-head', cwd=tmp_path)
     assert "prefix='backbone.'" in output
@@ -125,6 +179,27 @@ def other_shape(content):
     content['model_state_dict']['layers.14.conv.weight'] = torch.zeros(2, 128, 1, 1)
 
 
+def transposed(content):
+    weight = content['model_state_dict']['layers.2.conv.weight']
+    content['model_state_dict']['layers.2.conv.weight'] = weight.transpose(0, 1).contiguous()
+
+
+def not_finite(content):
+    content['model_state_dict']['layers.2.conv.weight'][0, 0] = float('nan')
+
+
+def number(content):
+    content['model_state_dict']['layers.2.conv.weight'] = 1.0
+
+
+def scalar(content):
+    content['model_state_dict']['layers.2.conv.weight'] = torch.tensor(1.0)
+
+
+def other_head(content):
+    content['model_state_dict']['layers.15.classifier.3.weight'] = torch.zeros(7, 99)
+
+
 def other_width(content):
     content['model_state_dict']['layers.0.conv.weight'] = torch.zeros(7, 3, 2, 2)
 
@@ -142,12 +217,17 @@ def other_pairs(content):
         (renamed, r"1 are unexpected \['layers\.99\.conv\.weight'\]"),
         (no_head, r'no classifier head: layers\.N\.classifier\.0\.weight is missing'),
         (other_shape, r'layers\.14\.conv\.weight has the shape \(2, 128, 1, 1\)'),
+        (transposed, r'layers\.2\.conv\.weight has the shape \(48, 32, 1, 1\)|have \[32, 48, 48\]'),
+        (not_finite, r"1 tensors are not finite \['layers\.2\.conv\.weight'\]"),
+        (number, r'model_state_dict is not a dict of tensors'),
+        (scalar, r'first layers have \[32, 48, 0\] channels'),
+        (other_head, r'linear layer 1 of the classifier has the shape \(7, 99\).*\(7, 1280\)'),
         (other_width, r'first layers have \[7, 48, 32\] channels'),
         (other_pairs, r'layers\.6\.block\.0\.hadamard_i orders the products differently'),
     ],
 )
 def test_wrong_or_incomplete_files_are_refused(tmp_path, change, message):
-    _, content = released(tmp_path / 'a.pth', 'small')
+    content = released(tmp_path / 'a.pth', 'small')
     change(content)
     torch.save(content, tmp_path / 'a.pth')
     with pytest.raises(ValueError, match=message):
@@ -163,7 +243,20 @@ def test_another_arch_is_refused(tmp_path):
 
 
 def test_files_that_are_no_plain_weights_are_refused(tmp_path, run):
-    (tmp_path / 'a.pth').write_text('not a checkpoint')
-    output = run(ROOT / 'tools/convert_checkpoint.py', 'a.pth', 'b.pth', cwd=tmp_path, code=1)
-    assert 'error: a.pth cannot be read as plain weights' in output
+    tool = ROOT / 'tools/convert_checkpoint.py'
+    content = released(tmp_path / 'whole.pth', 'small')
+    whole = (tmp_path / 'whole.pth').read_bytes()
+    place = whole.index(content['model_state_dict']['layers.0.conv.weight'].numpy().tobytes())
+    damages = (
+        b'not a checkpoint',
+        whole[: len(whole) // 2],
+        whole[:place] + b'????' + whole[place + 4 :],
+    )
+    for damaged in damages:
+        (tmp_path / 'a.pth').write_bytes(damaged)
+        with pytest.raises(ValueError, match=r'a\.pth cannot be read as plain weights'):
+            convert_released_checkpoint(tmp_path / 'a.pth')
+    output = run(tool, 'a.pth', 'b.pth', cwd=tmp_path, code=1)
+    assert output.startswith('error: a.pth cannot be read as plain weights: ')
+    assert len(output.splitlines()) == 1
     assert not (tmp_path / 'b.pth').exists()

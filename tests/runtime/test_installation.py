@@ -83,7 +83,8 @@ def test_source_folder_without_metadata(tmp_path, run):
         "    if 'mmdet' in name: raise metadata.PackageNotFoundError(name)\n"
         '    return version(name)\n'
         'metadata.version = unknown\n'
-        'import mmdet_hadaptive; print(mmdet_hadaptive.runtime.installation._installed("mmdet"))'
+        'from mmdet_hadaptive.runtime.installation import installed_version\n'
+        'print(installed_version("mmdet"))'
     )
     assert run('-c', code, cwd=tmp_path).splitlines()[-1] == 'of unknown version'
 

@@ -1,11 +1,15 @@
 import importlib
+import io
 import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 
 from mmdet_hadaptive.runtime import safe_loading
 
@@ -65,3 +69,88 @@ def test_malicious_pickles_stay_refused(tmp_path, monkeypatch, attack):
     with pytest.raises(pickle.UnpicklingError):
         torch.load('evil.pth')
     assert not (tmp_path / 'attacked').exists()
+
+
+def whole_checkpoint(as_zip=True):
+    buffer = HistoryBuffer()
+    buffer.update(3.0)
+    content = dict(
+        meta=dict(epoch=3, seed=0),
+        state_dict={f'layer{i}.weight': torch.arange(40.0) + i for i in range(3)},
+        message_hub=dict(log_scalars=dict(loss=buffer), runtime_info=dict(eta=np.float64(1.5))),
+    )
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=as_zip)
+    return file.getvalue()
+
+
+@st.composite
+def altered(draw, content):
+    """A file with some bytes altered, or its end missing."""
+    content = bytearray(content)
+    for _ in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(content) - 1))
+        new = draw(st.binary(min_size=1, max_size=40))
+        content[start : start + len(new)] = new
+    return bytes(content[: draw(st.integers(0, len(content)) | st.just(len(content)))])
+
+
+@settings.get_profile('fuzz')
+@given(content=altered(whole_checkpoint()))
+def test_altered_checkpoints_are_refused_by_name_or_read_right(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / 'altered.pth'
+    path.write_bytes(content)
+    try:
+        state, message = safe_loading.read_checkpoint(path)['state_dict'], None
+    except safe_loading.UnreadableCheckpointError as error:
+        message = str(error)
+    if message:
+        assert message.startswith(f'{path} cannot be read as plain weights: ')
+        assert len(message.splitlines()) == 1
+    else:
+        # Nothing but the zip's own padding or dates was altered.
+        assert sorted(state) == [f'layer{i}.weight' for i in range(3)]
+        for i, name in enumerate(sorted(state)):
+            assert torch.equal(state[name], torch.arange(40.0) + i)
+
+
+@settings.get_profile('fuzz')
+@given(size=st.integers(0, len(whole_checkpoint(as_zip=False)) - 1))
+def test_old_files_without_check_sums_are_refused_if_truncated(tmp_path_factory, size):
+    path = tmp_path_factory.getbasetemp() / 'truncated.pth'
+    path.write_bytes(whole_checkpoint(as_zip=False)[:size])
+    with pytest.raises(safe_loading.UnreadableCheckpointError, match=r'truncated\.pth cannot be'):
+        safe_loading.read_checkpoint(path)
+
+
+def test_altered_weights_are_noticed(tmp_path):
+    path = tmp_path / 'a.pth'
+    content = whole_checkpoint()
+    place = content.index(torch.arange(40.0).numpy().tobytes()) + 40
+    path.write_bytes(content[:place] + b'????' + content[place + 4 :])
+    # torch takes them as they are.
+    assert not torch.equal(torch.load(path)['state_dict']['layer0.weight'], torch.arange(40.0))
+    with pytest.raises(safe_loading.UnreadableCheckpointError, match='another check sum'):
+        safe_loading.read_checkpoint(path)
+
+
+def test_mmengine_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    safe_loading.name_unreadable_checkpoints()
+    path = tmp_path / 'a.pth'
+    path.write_bytes(whole_checkpoint())
+    assert CheckpointLoader.load_checkpoint(str(path), 'cpu')['meta'] == dict(epoch=3, seed=0)
+    path.write_bytes(whole_checkpoint()[:500])
+    with pytest.raises(safe_loading.UnreadableCheckpointError, match=r'a\.pth cannot be read'):
+        CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    with pytest.raises(FileNotFoundError, match=r'none\.pth'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'none.pth'), 'cpu')
+
+
+def test_other_contents(tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save([1, 2], path)
+    with pytest.raises(safe_loading.UnreadableCheckpointError, match=r'holds a list, not a dict'):
+        safe_loading.read_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match=r'none\.pth'):
+        safe_loading.read_checkpoint(tmp_path / 'none.pth')

@@ -1,0 +1,90 @@
+"""Finds what is wrong with the data sets of a config, and between them and its model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config, ConfigDict
+
+from .check import check_coco
+from .findings import Finding
+
+# Parts of a detector whose classes are not those of the data set: a proposal network knows one
+# class, a branch for semantic segmentation those of its own maps, a backbone those of ImageNet.
+_OTHER_CLASSES = ('rpn_head', 'semantic_head', 'backbone')
+
+
+def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
+    """Checks the data sets of a config in COCO's format and decodes all images.
+
+    Args:
+        config: The config of a detector.
+
+    Yields:
+        For each data set with an annotation file of its own: the split ('train', 'val' or 'test'),
+        the annotation file and what was found (:func:`check_coco`, :func:`check_num_classes`).
+    """
+    seen = set()
+    for split in ('train', 'val', 'test'):
+        loader = config.get(f'{split}_dataloader')
+        for dataset in _coco_datasets(loader.dataset) if loader else []:
+            root = Path(dataset.get('data_root') or '')
+            annotation_file = root / dataset.ann_file
+            folder = root / (dataset.get('data_prefix') or {}).get('img', '')
+            if (annotation_file, folder) in seen:
+                continue
+            seen.add((annotation_file, folder))
+            classes = (dataset.get('metainfo') or {}).get('classes')
+            classes = classes or DATASETS.get(dataset.type).METAINFO['classes']
+            test_mode = dataset.get('test_mode', False)
+            findings = check_coco(annotation_file, folder, classes, True, test_mode)
+            yield split, annotation_file, findings + check_num_classes(config.model, len(classes))
+
+
+def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
+    """Compares every head of a detector with the number of classes in a data set.
+
+    Args:
+        model: The config of the detector.
+        num_classes: The classes of the data set.
+
+    Returns:
+        An error for each head that is set to another number.
+    """
+    return [
+        Finding(
+            True,
+            f'model.{path} is {found}, the data set has {num_classes} classes',
+            f'Set {path.rpartition(".")[2]}={wanted}',
+        )
+        for path, found, wanted in _class_numbers(model, num_classes)
+        if found != wanted
+    ]
+
+
+def _class_numbers(part: Any, num_classes: int, path: str = '') -> Iterator[tuple[str, int, int]]:
+    """The places where the numbers of classes are set, what they are and what they should be."""
+    if isinstance(part, (list, tuple)):
+        for index, item in enumerate(part):
+            yield from _class_numbers(item, num_classes, f'{path}{index}.')
+    if not isinstance(part, dict):
+        return
+    if isinstance(part.get('num_classes'), int):
+        yield f'{path}num_classes', part['num_classes'], num_classes
+    if isinstance(part.get('num_things_classes'), int):
+        # The classes of a panoptic data set are things and stuff.
+        stuff = part.get('num_stuff_classes') or 0
+        yield f'{path}num_things_classes', part['num_things_classes'], num_classes - stuff
+    for key, value in part.items():
+        if key not in _OTHER_CLASSES:
+            yield from _class_numbers(value, num_classes, f'{path}{key}.')
+
+
+def _coco_datasets(dataset: ConfigDict) -> list[ConfigDict]:
+    """The data sets with an annotation file, below wrappers such as RepeatDataset."""
+    if 'ann_file' in dataset:
+        return [dataset]
+    inner = dataset.get('dataset', dataset.get('datasets', []))
+    parts = inner if isinstance(inner, (list, tuple)) else [inner]
+    return [found for part in parts for found in _coco_datasets(part)]

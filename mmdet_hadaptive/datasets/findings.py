@@ -1,0 +1,55 @@
+"""What is wrong with a data set."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a data set.
+
+    Attributes:
+        is_error: Whether training on it would fail or learn something wrong. Otherwise it is a
+            note on what training leaves out or clips.
+        problem: What is wrong.
+        remedy: What to do about it.
+        places: Where it was found, if there are such places.
+    """
+
+    is_error: bool
+    problem: str
+    remedy: str
+    places: tuple[str, ...] = ()
+
+    def describe(self, max_places: int | None = None) -> str:
+        """One line that says all.
+
+        Args:
+            max_places: How many places to name; all if not given.
+
+        Returns:
+            'ERROR' or 'note', the problem, its places and the remedy.
+        """
+        shown = self.places[:max_places]
+        more = ', ...' if len(shown) < len(self.places) else ''
+        places = f' ({", ".join(shown)}{more})' if shown else ''
+        kind = 'ERROR' if self.is_error else 'note'
+        text = f'{kind}: {self.problem}{places}. {self.remedy}'
+        # Names in a file may hold line breaks, and halves of characters that cannot be printed.
+        return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def find_places(is_error: bool, problem: str, remedy: str, places: Iterable[str]) -> list[Finding]:
+    """Makes a finding of the places where a problem was found.
+
+    Args:
+        is_error: As in :class:`Finding`.
+        problem: The problem; their number is put before it.
+        remedy: As in :class:`Finding`.
+        places: The places.
+
+    Returns:
+        One finding, or none if there are no places.
+    """
+    places = tuple(places)
+    return [Finding(is_error, f'{len(places)} {problem}', remedy, places)] if places else []

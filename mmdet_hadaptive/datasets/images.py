@@ -1,0 +1,115 @@
+"""Finds image files that are missing, damaged or not what their annotation says."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmcv.image import imfrombytes
+from PIL import Image
+from rich.progress import track
+
+from .findings import Finding, find_places
+
+# Modes of Pillow with more than 8 bits per channel, which it cuts off at 255.
+_DEEP_MODES = ('I', 'F')
+
+
+def check_image_files(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding]:
+    """Looks for the files, without opening them.
+
+    Args:
+        images: As in an annotation file, with a string ``file_name``.
+        folder: What the names are relative to.
+
+    Returns:
+        What was found.
+    """
+    if not folder.is_dir():
+        return [
+            Finding(
+                True,
+                f'the image folder {folder} does not exist',
+                "Set the data set's data_root and data_prefix, or put (or link) the images there",
+            )
+        ]
+    # One listing per folder: asking for each of COCO's 118,000 files takes minutes on a network.
+    listings: dict[Path, set[str]] = {}
+    missing = []
+    for image in images:
+        path = folder / image['file_name']
+        if path.parent not in listings:
+            listings[path.parent] = _list_files(path.parent)
+        if path.name not in listings[path.parent]:
+            missing.append(str(path))
+    return find_places(
+        True, 'image files do not exist', 'Copy them there or remove them from the file', missing
+    )
+
+
+def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding]:
+    """Decodes every image as training does, and compares its size with the annotated one.
+
+    Args:
+        images: As in an annotation file, with ``file_name``, ``width`` and ``height``.
+        folder: What the names are relative to.
+
+    Returns:
+        What was found; missing files are passed over.
+    """
+
+    def problem(image: dict[str, Any]) -> tuple[str, str] | None:
+        path = folder / image['file_name']
+        try:
+            with Image.open(path) as picture:
+                mode = picture.mode
+            pixels = imfrombytes(path.read_bytes(), backend='pillow')
+        except FileNotFoundError:
+            return None
+        # Damaged files make decoders raise almost anything.
+        except Exception as error:
+            return 'unreadable', f'{path}: {error}'
+        size, annotated = pixels.shape[1::-1], (image['width'], image['height'])
+        if size != annotated:
+            return 'size', f'{path}: {size}, annotated {annotated}'
+        if mode.split(';')[0] in _DEEP_MODES:
+            return 'deep', str(path)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        results = list(
+            track(pool.map(problem, images), 'reading images', total=len(images), transient=True)
+        )
+    found: dict[str, list[str]] = {'unreadable': [], 'size': [], 'deep': []}
+    for kind, place in filter(None, results):
+        found[kind].append(place)
+    return [
+        *find_places(
+            True,
+            'images are empty, truncated or not images',
+            'Copy them again or remove them from the annotation file',
+            found['unreadable'],
+        ),
+        *find_places(
+            True,
+            'images have another size than annotated (width, height)',
+            'Correct the annotation file; if width and height are swapped, the boxes were drawn '
+            'on the image before it was turned as its EXIF data says',
+            found['size'],
+        ),
+        *find_places(
+            True,
+            'images are grey with more than 8 bits, of which training sees all above 255 as white',
+            'Scale their values to 0..255 and save them with 8 bits',
+            found['deep'],
+        ),
+    ]
+
+
+def _list_files(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+    except OSError:
+        return set()

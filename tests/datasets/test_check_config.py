@@ -1,0 +1,87 @@
+"""What a config says about its data sets, held against its model."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from mmdet_hadaptive.datasets import check_config, check_num_classes
+
+ROOT = Path(__file__).parents[2]
+OURS = ROOT / 'configs'
+
+
+def problems(model, num_classes):
+    findings = check_num_classes(ConfigDict(model), num_classes)
+    assert all(finding.is_error for finding in findings)
+    return [finding.problem.split(' is ')[0].removeprefix('model.') for finding in findings]
+
+
+def mmdet_model(name):
+    from mmengine.hub import get_config
+
+    return get_config(f'mmdet::{name}').model
+
+
+HEADS = {
+    'retinanet/retinanet_r50_fpn_1x_coco.py': ['bbox_head.num_classes'],
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py': ['roi_head.bbox_head.num_classes'],
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py': [
+        'roi_head.bbox_head.num_classes',
+        'roi_head.mask_head.num_classes',
+    ],
+    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py': [
+        *(f'roi_head.bbox_head.{stage}.num_classes' for stage in range(3)),
+        'roi_head.mask_head.num_classes',
+    ],
+    # Its semantic head has 183 classes of its own.
+    'htc/htc_r50_fpn_1x_coco.py': [
+        f'roi_head.{head}.{stage}.num_classes'
+        for head in ('bbox_head', 'mask_head')
+        for stage in range(3)
+    ],
+    'solo/solo_r50_fpn_1x_coco.py': ['mask_head.num_classes'],
+    'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py': [
+        'panoptic_head.num_things_classes',
+        'panoptic_fusion_head.num_things_classes',
+    ],
+}
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_every_head_of_mmdetection_is_checked(name):
+    model = mmdet_model(name)
+    assert problems(model, 80) == []
+    assert sorted(problems(model, 3)) == sorted(HEADS[name])
+
+
+def test_one_stage_of_a_cascade():
+    model = mmdet_model('cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py')
+    model.roi_head.bbox_head[1].num_classes = 3
+    (finding,) = check_num_classes(model, 80)
+    assert finding.describe() == (
+        'ERROR: model.roi_head.bbox_head.1.num_classes is 3, the data set has 80 classes. '
+        'Set num_classes=80'
+    )
+
+
+@pytest.mark.parametrize(
+    'path', sorted(OURS.glob('*/*_coco.py')), ids=lambda path: path.parent.name
+)
+def test_our_configs(path):
+    model = Config.fromfile(path).model
+    assert problems(model, 80) == []
+    assert problems(model, 3)
+
+
+@pytest.mark.parametrize('family', ['faster_rcnn', 'mask_rcnn', 'ssdlite'])
+def test_a_config_that_keeps_the_number_of_its_base(shapes, monkeypatch, family):
+    """The usual mistake: another data set, and num_classes forgotten in one head."""
+    monkeypatch.chdir(shapes.parents[1])
+    config = Config.fromfile(OURS / 'ssdlite/ssdlite_hadaptive-s_shapes.py')
+    config.model = Config.fromfile(next((OURS / family).glob('*hadaptive-s*_coco.py'))).model
+    splits = {split: findings for split, _, findings in check_config(config)}
+    assert splits.keys() == {'train', 'val'}
+    for findings in splits.values():
+        assert findings
+        assert all('num_classes is 80, the data set has 4' in f.problem for f in findings)
