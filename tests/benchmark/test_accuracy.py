@@ -83,7 +83,9 @@ elif 'endless' in config:
     Path('endless').write_text(str(os.getpid()))
     time.sleep(60)
 elif 'failing' in config:
-    while not (Path('results.jsonl').exists() and Path('endless').exists()):
+    for _ in range(1000):
+        if Path('results.jsonl').exists() and Path('endless').exists():
+            break
         time.sleep(0.01)
     sys.exit('out of luck')
 """
@@ -128,7 +130,7 @@ def test_no_object_detected_at_all(make_run, tmp_path):
 @pytest.mark.parametrize('finished', [True, False])
 def test_another_training_of_the_same_name_is_refused(make_run, tmp_path, monkeypatch, finished):
     path = '/here/weights.pth'
-    run = make_run('a', ['x=1'], f'load_from = {path!r}')
+    run = make_run('a', ['x=1'], f'load_from = {path!r}\nz = dict(p=1, q=2)')
     results = train_all([run], tmp_path)
     if not finished:
         # As if it had been interrupted.
@@ -143,13 +145,13 @@ def test_another_training_of_the_same_name_is_refused(make_run, tmp_path, monkey
     digest = r'config_sha256 is \w{64}, there it is \w{64}'
     refused(digest, [make_run('a', ['x=1'], f'load_from = {path!r}\ny = 1')])
     refused(rf"options is \['x=2'\], there it is \['x=1'\]; {digest}", [make_run('a', ['x=2'])])
-    run = make_run('a', ['x=1'], f'load_from = {path!r}')
+    run = make_run('a', ['x=1'], f'load_from = {path!r}\nz = dict(p=1, q=2)')
     refused('processes is 2, there it is 1', [run], processes=2)
     with monkeypatch.context() as patch:
         patch.setattr(torch, '__version__', '1.0')
         refused(r'versions is .*1\.0.*, there it is .*', [run])
     # The same file elsewhere, and the order of the keys, change nothing.
-    other = make_run('a', ['x=1'], "y = dict()\ndel y\nload_from = '/there/weights.pth'")
+    other = make_run('a', ['x=1'], "z = dict(q=2, p=1)\nload_from = '/there/weights.pth'")
     if finished:
         assert train_all([other], tmp_path) == results
     record = json.loads(begun.read_text())
