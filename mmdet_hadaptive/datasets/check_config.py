@@ -7,6 +7,7 @@ from typing import Any
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
+from ..runtime.configs import coco_datasets
 from .check import check_coco
 from .findings import Finding
 
@@ -28,7 +29,7 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
     seen = set()
     for split in ('train', 'val', 'test'):
         loader = config.get(f'{split}_dataloader')
-        for dataset in _coco_datasets(loader.dataset) if loader else []:
+        for dataset in coco_datasets(loader.dataset) if loader else []:
             root = Path(dataset.get('data_root') or '')
             annotation_file = root / dataset.ann_file
             folder = root / (dataset.get('data_prefix') or {}).get('img', '')
@@ -79,12 +80,3 @@ def _class_numbers(part: Any, num_classes: int, path: str = '') -> Iterator[tupl
     for key, value in part.items():
         if key not in _OTHER_CLASSES:
             yield from _class_numbers(value, num_classes, f'{path}{key}.')
-
-
-def _coco_datasets(dataset: ConfigDict) -> list[ConfigDict]:
-    """The data sets with an annotation file, below wrappers such as RepeatDataset."""
-    if 'ann_file' in dataset:
-        return [dataset]
-    inner = dataset.get('dataset', dataset.get('datasets', []))
-    parts = inner if isinstance(inner, (list, tuple)) else [inner]
-    return [found for part in parts for found in _coco_datasets(part)]
