@@ -86,7 +86,8 @@ VALUES = st.recursive(
         st.lists(CHANNELS, max_size=5),
         st.builds(lambda kind: dict(type=kind), TYPES),
         SETTINGS,
-        st.just(dict(type='Pretrained', checkpoint='old.pth')),
+        # A new one each time: the next change may be within it.
+        st.builds(lambda: dict(type='Pretrained', checkpoint='old.pth')),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
@@ -110,10 +111,11 @@ def load_tree(source):
 
 
 def list_paths(node, path=()):
+    """The paths of all that can be changed, which in tuples is nothing."""
     children = ()
     if isinstance(node, dict):
         children = node.items()
-    elif isinstance(node, (list, tuple)):
+    elif isinstance(node, list):
         children = enumerate(node)
     for key, child in children:
         yield (*path, key)
