@@ -126,7 +126,7 @@ def read_image(file: Path) -> np.ndarray | None:
     """The image (H, W, 3), uint8, BGR, upright as its EXIF data say; None if it cannot be read.
 
     Like MMDetection's LoadImageFromFile: grey and CMYK become BGR, 16 bits become 8, and a fourth
-    channel is dropped. Unlike there, truncated files are refused; OpenCV fills them up with grey.
+    channel is dropped. Unlike there, truncated files are refused; OpenCV 4 fills JPEG up with grey.
     """
     try:
         content = file.read_bytes()
@@ -135,8 +135,6 @@ def read_image(file: Path) -> np.ndarray | None:
     # The end must come after the last start of the data; a thumbnail has an end of its own.
     jpeg = content.startswith(b'\xff\xd8')
     if jpeg and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
-        return None
-    if content.startswith(b'\x89PNG') and b'IEND' not in content:
         return None
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

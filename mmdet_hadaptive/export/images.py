@@ -61,7 +61,7 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
 
 
 def _check_whole(image: str | Path) -> None:
-    """Raises an error if an image is truncated, which OpenCV fills up with grey."""
+    """Raises an error if an image is truncated; OpenCV 4 fills JPEG up with grey."""
     try:
         with Image.open(image) as opened:
             opened.load()

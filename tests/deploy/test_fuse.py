@@ -78,14 +78,12 @@ def assert_equal(actual, expected, tolerance=1e-5):
         {},
         dict(out_indices=(0, 2)),
         dict(ach_cfg=dict(selection='fixed')),
-        dict(norm_cfg=dict(type='GN', num_groups=2)),
+        dict(norm_cfg=dict(type='GN', num_groups=2), ach_cfg=dict(product_norm='DySoft')),
         dict(norm_cfg=dict(type='BN', eps=0.3)),
     ],
     ids=['plain', 'stem is an output', 'fixed selection', 'group normalisation', 'large eps'],
 )
 def test_outputs_are_equal(options, size, batch):
-    if 'norm_cfg' in options:
-        options = options | dict(ach_cfg=dict(product_norm='DySoft'))
     net = tiny(**options)
     image = torch.randn(batch, 3, *size)
     assert_equal(fuse_for_inference(net)(image), net(image))

@@ -101,7 +101,7 @@ def test_what_onnx_runtime_refuses(tmp_path):
 
 def image_files():
     """The contents of small images of many kinds."""
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8).repeat(4, 0)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
     image = Image.fromarray(pixels)
     turned = Image.Exif()
     turned[0x112] = 6
@@ -130,17 +130,33 @@ def test_damaged_images_are_read_or_refused(config, tmp_path, demo, backend):
         file.write_bytes(content)
         assert run_pipeline(config, file).shape == (192, 192, 3)
         assert demo['read_image'](file).shape[2] == 3
-        file.write_bytes(content[: len(content) * 2 // 3])
-        assert demo['read_image'](file) is None
-        with pytest.raises(ExportError, match='does not pass the test pipeline') as error:
-            run_pipeline(config, file)
-        assert is_one_line(error.value, file)
+        for size in (len(content) * 2 // 3, len(content) - 30):
+            file.write_bytes(content[:size])
+            assert demo['read_image'](file) is None
+            with pytest.raises(ExportError, match='does not pass the test pipeline') as error:
+                run_pipeline(config, file)
+            assert is_one_line(error.value, file)
     for number in range(FUZZ):
         file.write_bytes(damage(contents[number % len(contents)], rng))
         image = demo['read_image'](file)
         assert image is None or (image.ndim == 3 and image.shape[2] == 3)
         pixels = read_or_refuse(file, run_pipeline, config, file)
         assert pixels is None or pixels.shape == (192, 192, 3)
+
+
+def test_truncated_images_that_opencv_fills_up(config, tmp_path, demo, monkeypatch):
+    content = next(image_files())
+    # As OpenCV 4 does.
+    monkeypatch.setattr(cv2, 'imdecode', lambda *args: np.zeros((48, 80, 3), np.uint8))
+    config.test_dataloader.dataset.pipeline[0].imdecode_backend = 'cv2'
+    file = tmp_path / 'image'
+    file.write_bytes(content)
+    assert run_pipeline(config, file).shape == (192, 192, 3)
+    assert demo['read_image'](file).shape == (48, 80, 3)
+    file.write_bytes(content[:-30])
+    assert demo['read_image'](file) is None
+    with pytest.raises(ExportError, match='truncated'):
+        run_pipeline(config, file)
 
 
 def test_damaged_checkpoints_are_refused(config, untrained, tmp_path):
