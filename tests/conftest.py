@@ -8,9 +8,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# Registers what the tests build by its name, where MMDetection is installed.
-import mmdet_hadaptive  # noqa: F401
-
 ROOT = Path(__file__).resolve().parents[1]
 
 FUZZ_EXAMPLES = int(os.environ.get('HADAPTIVE_FUZZ', '25'))
@@ -26,6 +23,10 @@ settings.register_profile(
 if not torch.cuda.is_available():
     # Triton reads it when a kernel is defined, and then runs it on the CPU.
     os.environ['TRITON_INTERPRET'] = '1'
+
+# Registers what the tests build by its name, where MMDetection is installed; not earlier, as that
+# imports Triton.
+import mmdet_hadaptive  # noqa: E402, F401
 
 
 def pytest_report_header():
