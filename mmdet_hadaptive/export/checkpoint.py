@@ -1,6 +1,5 @@
 """A detector with the weights of a checkpoint."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,10 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader, load_state_dict
+from mmengine.runner import load_state_dict
 from torch import Tensor
 
+from ..runtime.safe_loading import UnreadableCheckpointError, load_checkpoint
 from .errors import ExportError
 
 
@@ -29,7 +29,10 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
         OSError: If the file cannot be read.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
-    loaded = _read_checkpoint(checkpoint)
+    try:
+        loaded = load_checkpoint(checkpoint)
+    except UnreadableCheckpointError as error:
+        raise ExportError(str(error)) from error
     detector = revert_sync_batchnorm(MODELS.build(config.model)).eval()
     try:
         # MMEngine only logs which weights are missing unless it is told to be strict.
@@ -52,24 +55,6 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
             'those that it was trained with in test_dataloader.dataset.metainfo'
         )
     return detector, list(classes)
-
-
-def _read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    try:
-        # torch reads weights that were altered without a word.
-        if zipfile.is_zipfile(checkpoint):
-            with zipfile.ZipFile(checkpoint) as archive:
-                if damaged := archive.testzip():
-                    raise ValueError(f'wrong checksum of {damaged}')
-        return CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # a damaged file can raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ExportError(
-            f'{checkpoint} cannot be read as a checkpoint, it is damaged or something else '
-            f'({reason}): copy it again, or use an earlier one'
-        ) from error
 
 
 def _find_weights(loaded: Any, checkpoint: str | Path) -> dict[str, Tensor]:

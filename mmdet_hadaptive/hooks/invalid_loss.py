@@ -9,7 +9,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..runtime.safe_loading import UnreadableCheckpointError, read_checkpoint
+from ..runtime.safe_loading import UnreadableCheckpointError, load_checkpoint
 
 _REMEDY = 'gradient clipping (optim_wrapper.clip_grad) or a lower learning rate'
 
@@ -99,9 +99,10 @@ def find_last_finite_checkpoint(folder: Path) -> Path | None:
     """
     for path in sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            state = read_checkpoint(path).get('state_dict', {})
+            content = load_checkpoint(path)
         except (OSError, UnreadableCheckpointError):
             continue
+        state = content.get('state_dict') if isinstance(content, dict) else None
         if state and all(value.isfinite().all() for value in state.values()):
             return path
     return None

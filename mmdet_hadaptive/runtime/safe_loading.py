@@ -47,6 +47,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return _read_whole(path, load)
 
 
+def load_checkpoint(path: str | Path) -> Any:
+    """Loads a checkpoint to the CPU as MMEngine does.
+
+    Args:
+        path: A file or URL, as MMEngine takes it.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        OSError: If there is no such file, or it may not be read.
+        UnreadableCheckpointError: If it is damaged or holds something else; names the file.
+    """
+    name_unreadable_checkpoints()
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
 def name_unreadable_checkpoints() -> None:
     """Lets MMEngine name the file when it cannot read a local checkpoint.
 
@@ -93,12 +110,16 @@ def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:
     return getattr(owner, name)
 
 
-# torch before 2.6 neither has this function nor needs it.
+# The name that pickle looks up; torch before 2.6 takes it from the function alone.
+_statistics_method.__module__, _statistics_method.__qualname__ = 'builtins', 'getattr'
+_statistics_method.__name__ = 'getattr'
+
+# torch before 2.4 neither has this function nor needs it.
 if hasattr(torch.serialization, 'add_safe_globals'):
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
-            (_statistics_method, 'builtins.getattr'),
+            _statistics_method,
             np.ndarray,
             np.dtype,
             _NUMPY_CORE.multiarray._reconstruct,
