@@ -1,6 +1,7 @@
 """The names that MMDetection gives to COCO's scores of boxes, all in 0..1."""
 
-MAP = 'coco/bbox_mAP'
-MAP_50 = 'coco/bbox_mAP_50'
-MAP_75 = 'coco/bbox_mAP_75'
+PREFIX = 'coco/bbox_'
+MAP = f'{PREFIX}mAP'
+MAP_50 = f'{PREFIX}mAP_50'
+MAP_75 = f'{PREFIX}mAP_75'
 METRICS = (MAP, MAP_50, MAP_75)

@@ -16,7 +16,7 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 from torch import nn
 
-from .metrics import METRICS
+from .metrics import METRICS, PREFIX
 
 
 def plot_curves(scalars: str | Path, out_file: str | Path, title: str) -> None:
@@ -42,7 +42,7 @@ def plot_curves(scalars: str | Path, out_file: str | Path, title: str) -> None:
     axes = figure.subplots(1, 2)
     for name, points in series.items():
         axis = axes[int(name in METRICS)]
-        axis.plot(*zip(*points, strict=True), '.-', label=name.removeprefix('coco/bbox_'))
+        axis.plot(*zip(*points, strict=True), '.-', label=name.removeprefix(PREFIX))
     axes[0].set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
     axes[1].set(xlabel='epoch', ylabel='COCO AP on the validation images', ylim=(0, 1))
     for axis in axes:

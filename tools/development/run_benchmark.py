@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.benchmark.accuracy import (
     Run,
     data_root_options,
@@ -55,18 +56,16 @@ SUITES = {
     'bccd': ([BCCD, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)], (0, 1)),
     'coco': (COCO, (0,)),
 }
-PUBLISHED = """Published by others, not measured here (COCO val2017):
-
-| detector | input | mAP | source |
-|---|---|---|---|
-| SSD, Hadaptive-Net-L | not given | 23.2 | the paper's authors |
-| SSDLite, MobileNetV2, 600 epochs from scratch | 320 | 21.3 | MMDetection |
-| SSDLite, MobileNetV3-Large | 320 | 21.3 | torchvision |
-| RetinaNet, GhostNet 1.1x | 1333 x 800 | 26.6 | GhostNet's authors |
-| RetinaNet, MobileNetV3 | 1333 x 800 | 26.4 | GhostNet's authors |
-| RetinaNet, MobileNetV2 | 1333 x 800 | 26.7 | GhostNet's authors |
-| RetinaNet, ResNet-18, 1x | 1333 x 800 | 31.7 | MMDetection |
-"""
+# Detector, input, mAP and whose figure it is.
+PUBLISHED = (
+    ('SSD, Hadaptive-Net-L', 'not given', 23.2, "the paper's authors"),
+    ('SSDLite, MobileNetV2, 600 epochs from scratch', '320', 21.3, 'MMDetection'),
+    ('SSDLite, MobileNetV3-Large', '320', 21.3, 'torchvision'),
+    ('RetinaNet, GhostNet 1.1x', '1333 x 800', 26.6, "GhostNet's authors"),
+    ('RetinaNet, MobileNetV3', '1333 x 800', 26.4, "GhostNet's authors"),
+    ('RetinaNet, MobileNetV2', '1333 x 800', 26.7, "GhostNet's authors"),
+    ('RetinaNet, ResNet-18, 1x', '1333 x 800', 31.7, 'MMDetection'),
+)
 
 
 def main() -> None:
@@ -101,10 +100,11 @@ def main() -> None:
         print(f'\n{suite}\n')
         results.sort(key=lambda result: result['config'].split('_')[0], reverse=True)
         for _, group in groupby(results, key=lambda result: result['config'].split('_')[0]):
-            of_detector = list(group)
-            print(tabulate_comparison(of_detector, of_detector[0]['config']), end='\n\n')
+            same_detector = list(group)
+            print(tabulate_comparison(same_detector, same_detector[0]['config']), end='\n\n')
         if suite == 'coco':
-            print(PUBLISHED)
+            print('Published by others, not measured here (COCO val2017):\n')
+            print(markdown_table(('detector', 'input', 'mAP', 'source'), PUBLISHED))
 
 
 def config_options(
