@@ -1,4 +1,3 @@
-import os
 import runpy
 from pathlib import Path
 
@@ -6,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import settings
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -15,7 +15,7 @@ from mmdet_hadaptive.datasets import SHAPE_CLASSES, make_shapes
 from mmdet_hadaptive.export import Preprocessing, encode_model
 
 # Examples of each fuzz test.
-FUZZ = int(os.environ.get('HADAPTIVE_FUZZ', 60))
+FUZZ = settings.get_profile('fuzz').max_examples
 CONFIG = Path(__file__).parents[2] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 SMALL = dict(
     stages=[

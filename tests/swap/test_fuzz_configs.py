@@ -1,10 +1,7 @@
-"""HADAPTIVE_FUZZ=10000 pytest tests/swap/test_fuzz_configs.py --hypothesis-seed=1: many more."""
-
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -21,7 +18,6 @@ from mmdet_hadaptive.swap import (
 
 from .fuzz_configs import altered_configs
 
-EXAMPLES = int(os.environ.get('HADAPTIVE_FUZZ', 0))
 OUTPUTS = {
     'StrangeTensor': lambda x: x,
     'StrangeTokens': lambda x: (x.flatten(2),),
@@ -52,14 +48,7 @@ for strange_name, strange_output in OUTPUTS.items():
     make_strange(strange_name, strange_output)
 
 
-@settings(
-    max_examples=EXAMPLES or 25,
-    # The same examples in every run, unless many are asked for.
-    derandomize=not EXAMPLES,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings.get_profile('fuzz')
 @given(config=altered_configs(), build=st.integers(0, 19))
 def test_an_altered_config_is_refused_in_one_line_or_works(config, build):
     before = repr(config.to_dict())
