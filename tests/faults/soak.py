@@ -200,7 +200,9 @@ def soak(folder, kills, seed=0, processes=1):
         elif alive:
             wait_for(stopped.exists, training)
         assert is_alive(training), f'ended before kill {number + 1}: {lines()[-3000:]}'
-        kill(training, number % processes)
+        # By turns, but not always the same one at the same moments.
+        victim = (number + number // 4) % processes
+        kill(training, victim)
         resumed = re.search(r'resumed epoch: (\d+)', lines())
         assert int(resumed[1] if resumed else 0) == epoch, 'not resumed from the last checkpoint'
         stopped.unlink(missing_ok=True)
@@ -208,9 +210,8 @@ def soak(folder, kills, seed=0, processes=1):
         half_written += unfinished
         last, epoch = epoch, checked_epoch(work_dir)
         assert epoch >= last, f'epoch {last} was saved, now {epoch} is found'
-        victim = f' of process {number % processes}' if processes > 1 else ''
         print(
-            f'kill {number + 1:2d} {moment}{victim}: '
+            f'kill {number + 1:2d} {moment}{f" of process {victim}" if processes > 1 else ""}: '
             f'epoch {epoch} saved, all checkpoints whole'
             + (', one write cut off' if unfinished else ''),
             flush=True,
