@@ -3,7 +3,9 @@
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.nn.parallel import DistributedDataParallel
 
 
 @HOOKS.register_module()
@@ -12,10 +14,25 @@ class ChannelsLastHook(Hook):
 
     The values stay the same up to rounding; on a CPU the training of the small network is about
     a quarter faster (torch's ``channels_last`` memory format).
+
+    Raises:
+        TypeError: If the model is wrapped in anything but ``DistributedDataParallel``.
     """
 
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Runner) -> None:
         """Converts the model."""
-        runner.model.to(memory_format=torch.channels_last)
+        model = runner.model
+        if not is_model_wrapper(model):
+            model.to(memory_format=torch.channels_last)
+        elif isinstance(model, DistributedDataParallel):
+            # A wrapper keeps the strides of the weights that it was made for: of others it mixes
+            # up the elements of the gradients in its first step. A new one takes its place.
+            module = model.module.to(memory_format=torch.channels_last)
+            runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), module)
+        else:
+            raise TypeError(
+                f'ChannelsLastHook cannot convert a model in {type(model).__name__}, only one in '
+                'DistributedDataParallel: remove the hook from custom_hooks'
+            )

@@ -136,9 +136,10 @@ def test_other_launchers(config, shapes, tmp_path, launcher):
     assert (out / 'epoch_1.pth').is_file()
 
 
-def test_gradients_are_those_of_the_joint_batch(tmp_path):
+@pytest.mark.parametrize('script', ['joint_gradient.py', 'channels_last_gradient.py'])
+def test_gradients_are_those_of_the_joint_batch(tmp_path, script):
     run = (sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2')
-    script = HERE / 'joint_gradient.py'
-    (output,) = finish(start(*run, f'--master_port={free_port()}', script, cwd=tmp_path))
+    port = f'--master_port={free_port()}'
+    (output,) = finish(start(*run, port, HERE / script, cwd=tmp_path, CUDA_VISIBLE_DEVICES=''))
     assert 'rank 0: gradients' in output
     assert 'rank 1: gradients' in output
