@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mmdet_hadaptive.hooks import (
     AtomicCheckpointHook,
     AtomicLocalBackend,
+    ChannelsLastHook,
     EpochSeedHook,
     StopOnInvalidLossHook,
 )
@@ -239,3 +240,9 @@ def test_the_last_finite_checkpoint(tmp_path):
     (tmp_path / 'epoch_3.pth').write_bytes((tmp_path / 'epoch_0.pth').read_bytes()[:100])
     torch.save(dict(weights={}), tmp_path / 'epoch_4.pth')
     assert find_last_finite_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+
+
+def test_channels_last_refuses_other_wrappers():
+    runner = SimpleNamespace(model=torch.nn.DataParallel(torch.nn.Conv2d(3, 4, 3)))
+    with pytest.raises(TypeError, match=r'in DataParallel.*remove the hook'):
+        ChannelsLastHook().before_run(runner)
