@@ -1,10 +1,13 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -94,6 +97,66 @@ def test_pictures(tmp_path):
     assert coloured[height * 6 // 10 : height * 8 // 10, width // 5 : width // 3].mean() == 0
     draw_channels({'a': torch.rand(30, 8)}, tmp_path / 'channels.png', 'title', 'epoch')
     assert (tmp_path / 'channels.png').stat().st_size > 0
+
+
+def test_the_mosaic_shows_the_channels_that_it_names(tmp_path, monkeypatch):
+    figures, maps = [], []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: figures.append(figure))
+    net = HadaptiveNet('small', out_indices=(3,)).eval()
+    layer = adaptive_layers(net)['stage3.1']
+    layer.norm.register_forward_hook(lambda module, args, output: maps.append(output[0]))
+    draw_feature_maps(net, torch.randn(1, 3, 64, 64), tmp_path)
+    (axis,) = figures[0].axes
+    channels = [int(label.get_text()) for label in axis.get_yticklabels()]
+    assert channels == [int(label.get_text()) for label in axis.get_xticklabels()]
+    canvas = np.ma.filled(axis.images[0].get_array(), np.nan)
+
+    def shown(row, column):
+        # Maps of 4 x 4 pixels, and a line between them.
+        return torch.tensor(canvas[row * 5 : row * 5 + 4, column * 5 : column * 5 + 4]).float()
+
+    for row, first in enumerate(channels):
+        for column, second in enumerate(channels):
+            expected = maps[0][first] * (maps[0][second] if row != column else 1)
+            if row <= column:
+                assert torch.allclose(shown(row, column), expected / expected.abs().max())
+            else:
+                assert shown(row, column).isnan().all()
+
+
+@pytest.mark.parametrize('resume', [True, False])
+def test_only_a_resumed_run_has_the_history_of_its_checkpoint(resume):
+    hook, checkpoint = SelectionHook(), {}
+    hook.history = {'stage3.1': [torch.ones(4)]}
+    hook.before_save_checkpoint(None, checkpoint)
+    other = SelectionHook()
+    other.after_load_checkpoint(SimpleNamespace(_resume=resume), checkpoint)
+    assert list(other.history) == (['stage3.1'] if resume else [])
+
+
+def test_all_that_is_counted_is_added_up_over_processes(monkeypatch):
+    net = HadaptiveNet('small', out_indices=(3,)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    written = []
+
+    def validate(processes):
+        # Each of them sees the same images.
+        monkeypatch.setattr(
+            'mmdet_hadaptive.hooks.selection.all_reduce', lambda value: value.mul_(processes)
+        )
+        visualizer = SimpleNamespace(add_scalars=lambda scalars, step: written.append(scalars))
+        runner = SimpleNamespace(model=net, visualizer=visualizer, epoch=1)
+        hook = SelectionHook()
+        hook.before_val_epoch(runner)
+        with torch.no_grad():
+            net(images)
+        hook.after_val_epoch(runner)
+        return hook.pairs
+
+    one, two = validate(1), validate(2)
+    assert written[0] == pytest.approx(written[1])
+    for name, pairs in one.items():
+        assert torch.equal(pairs, two[name])
 
 
 def train(work_dir, epochs, resume=False):

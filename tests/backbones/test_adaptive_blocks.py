@@ -64,6 +64,11 @@ def test_last_two_blocks_of_mobilenet_v2():
     )
     replaced = [name for name, m in net.named_modules() if isinstance(m, AdaptiveBottleneck)]
     assert replaced == ['layer6.2', 'layer7.0']
+    # Looking at the blocks has left the running statistics alone.
+    assert net.training
+    for name, buffer in net.named_buffers():
+        if name in plain.state_dict():
+            assert torch.equal(buffer, plain.state_dict()[name]), name
     # Weights of the rest still fit.
     result = net.load_state_dict(plain.state_dict(), strict=False)
     assert {key.rsplit('.', 1)[0][:8] for key in result.missing_keys} == {'layer6.2', 'layer7.0'}

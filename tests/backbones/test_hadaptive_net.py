@@ -222,6 +222,8 @@ def test_random_initialisation():
     weight = net.final_conv[0].conv.weight
     # Xavier: variance 2 / (fan in + fan out).
     assert weight.std().item() == pytest.approx((2 / (12 + 16)) ** 0.5, rel=0.2)
+    # A normal distribution: a uniform one ends at 1.73 standard deviations.
+    assert weight.abs().max() > 2 * weight.std()
     assert net.stage2[1].expansion.pointwise.bias.abs().max() == 0
     assert net.stage2[1].expansion.temperature == 4.0
 

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.analysis.metrics import METRICS
+from mmdet_hadaptive.analysis.metrics import MAP, MAP_50, METRICS
 from mmdet_hadaptive.benchmark.accuracy import (
     Run,
     data_root_options,
@@ -224,3 +224,28 @@ def test_suites_name_configs_that_exist():
         assert len(set(names)) == len(names)
         for name in names:
             assert (ROOT / 'configs' / name).is_file(), name
+
+
+def test_the_tool_hands_on_what_the_command_line_says(monkeypatch, tmp_path, capsys):
+    calls = []
+
+    def train(runs, *arguments):
+        calls.append((runs, *arguments))
+        return [{'config': r.config.stem, 'seed': r.seed, MAP: 0.5, MAP_50: 0.75} for r in runs]
+
+    monkeypatch.setattr('mmdet_hadaptive.benchmark.accuracy.train_all', train)
+    command = ['run_benchmark.py', '--suite', 'bccd', '--configs', 'mobilenetv2', 'hadaptive-s']
+    command += ['--cfg-options', 'a=1', '--data-root', '/elsewhere', '--jobs', 3, '--gpus', 2]
+    monkeypatch.setattr(sys, 'argv', list(map(str, [*command, '--work-dir', tmp_path])))
+    runpy.run_path(str(ROOT / 'tools/development/run_benchmark.py'), run_name='__main__')
+    ((runs, folder, jobs, gpus),) = calls
+    assert (folder, jobs, gpus) == (tmp_path / 'bccd', 3, 2)
+    names = ['ssdlite_hadaptive-s_bccd', 'ssdlite_mobilenetv2_bccd']
+    assert [(run.config.stem, run.seed) for run in runs] == [(n, s) for s in (0, 1) for n in names]
+    for run in runs:
+        assert run.options[0] == 'a=1'
+        assert 'data_root=/elsewhere' in run.options
+    table = capsys.readouterr().out
+    # The first is what the others are compared with.
+    assert '| ssdlite_hadaptive-s_bccd | 2 | 0.500 ± 0.000 | 0.750 ± 0.000 |  |' in table
+    assert '| ssdlite_mobilenetv2_bccd | 2 | 0.500 ± 0.000 | 0.750 ± 0.000 | +0.000' in table

@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.utils import get_installed_path
 
 from mmdet_hadaptive.benchmark import swap_sweep
+from mmdet_hadaptive.swap import SmokeTestError
 
 
 def test_a_sweep_tells_apart_and_resumes(tmp_path, monkeypatch):
@@ -115,3 +117,27 @@ def test_the_config_that_stands_for_a_folder():
     assert swap_sweep.choose_config(folders['strongsort']).startswith('yolox')
     assert 'sac' in swap_sweep.choose_config(folders['detectors'])
     assert swap_sweep.choose_config(folders['centernet']).startswith('centernet_r18')
+
+
+@pytest.mark.parametrize(
+    ('theirs', 'status'),
+    [
+        ('an error', swap_sweep.SOURCE_FAILS),
+        ('another error', swap_sweep.FAILS),
+        (None, swap_sweep.FAILS),
+    ],
+)
+def test_only_the_same_error_is_the_fault_of_the_source(monkeypatch, theirs, status):
+    def fail(*arguments):
+        raise SmokeTestError('an error')
+
+    def fail_too(*arguments):
+        if theirs:
+            raise SmokeTestError(theirs)
+
+    monkeypatch.setattr(swap_sweep, 'swap_backbone', fail)
+    monkeypatch.setattr(swap_sweep, 'load_source', lambda source: None)
+    monkeypatch.setattr(swap_sweep, 'smoke_test', fail_too)
+    answers = []
+    swap_sweep._work(SimpleNamespace(send=answers.append), 'source.py', 'small', 64)
+    assert answers == [(status, 'an error')]

@@ -62,6 +62,14 @@ ERRORS = {
         r'1 annotations lack one of id, image_id.*\(annotations\[0\]\)',
     ),
     'repeated ids': (changed('annotations', 1, id=1), r'ids of annotations are not unique \(1\)'),
+    'repeated ids of images': (
+        {**GOOD, 'images': [*GOOD['images'], GOOD['images'][0]]},
+        r'ids of images are not unique \(1\)',
+    ),
+    'repeated ids of categories': (
+        {**GOOD, 'categories': [*GOOD['categories'], dict(id=10, name='bird')]},
+        r'ids of categories are not unique \(10\)',
+    ),
     'no iscrowd': (
         {
             **GOOD,
@@ -324,6 +332,13 @@ def scope():
 def test_data_set_refuses_errors_when_it_is_built(folder, name):
     coco, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
+        dataset(folder, coco)
+
+
+def test_data_set_names_all_errors(folder):
+    coco = changed('annotations', 0, category_id=30)
+    coco['annotations'][1]['image_id'] = 7
+    with pytest.raises(ValueError, match=r'category 30(.|\n)*image 7'):
         dataset(folder, coco)
 
 

@@ -85,3 +85,23 @@ def test_a_config_that_keeps_the_number_of_its_base(shapes, monkeypatch, family)
     for findings in splits.values():
         assert findings
         assert all('num_classes is 80, the data set has 4' in f.problem for f in findings)
+
+
+def test_test_data_of_their_own_are_checked(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    config = Config.fromfile(OURS / 'ssdlite/ssdlite_hadaptive-s_shapes.py')
+    config.test_dataloader.dataset.ann_file = 'annotations/nowhere.json'
+    found = {split: (file.name, findings) for split, file, findings in check_config(config)}
+    assert [name for name, _ in found.values()] == [
+        'instances_train.json',
+        'instances_val.json',
+        'nowhere.json',
+    ]
+    assert found['train'][1] == found['val'][1] == []
+    assert 'does not exist' in found['test'][1][0].problem
+    # The same annotations with the images elsewhere are another data set.
+    config.test_dataloader.dataset.ann_file = config.val_dataloader.dataset.ann_file
+    config.test_dataloader.dataset.data_prefix = dict(img='nowhere/')
+    found = {split: findings for split, _, findings in check_config(config)}
+    assert found['val'] == []
+    assert 'shapes/nowhere does not exist' in found['test'][0].problem

@@ -23,7 +23,7 @@ def free_port():
 def environment(**variables):
     return {
         **os.environ,
-        'PYTHONPATH': str(HERE),
+        'PYTHONPATH': os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')]),
         'PYTHONWARNINGS': 'ignore',
         'OMP_NUM_THREADS': '1',
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',

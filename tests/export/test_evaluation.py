@@ -1,10 +1,19 @@
+import json
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 
-from mmdet_hadaptive.datasets import make_shapes
-from mmdet_hadaptive.export import ExportError, OnnxDetector, Preprocessing, evaluate_onnx
+from mmdet_hadaptive.datasets import SHAPE_CLASSES, make_shapes
+from mmdet_hadaptive.export import (
+    ExportError,
+    OnnxDetector,
+    Preprocessing,
+    encode_model,
+    evaluate_onnx,
+)
 
 from .conftest import constant_model, small_config
 
@@ -41,4 +50,17 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, workers, size):
     preprocessing = Preprocessing.from_config(config)
     model = constant_model(tmp_path / 'model.onnx', preprocessing)
     with pytest.raises(ExportError, match=rf'{image.name} does not pass the test pipeline'):
+        evaluate_onnx(config, model, tmp_path)
+
+
+def test_a_model_for_other_classes_is_refused(tmp_path):
+    root = make_shapes(tmp_path / 'data', 1, 1)
+    config = small_config(root)
+    # As many, in another order.
+    classes = SHAPE_CLASSES[::-1]
+    model = constant_model(tmp_path / 'model.onnx', Preprocessing.from_config(config))
+    exported = onnx.load(model)
+    metadata = {entry.key: json.loads(entry.value) for entry in exported.metadata_props[:-1]}
+    model.write_bytes(encode_model(exported, metadata | dict(classes=classes)))
+    with pytest.raises(ExportError, match=r'detects cross, triangle.*test data has disk, ring'):
         evaluate_onnx(config, model, tmp_path)

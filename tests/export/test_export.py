@@ -207,6 +207,22 @@ def test_refusals(untrained, tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_classes_that_do_not_fit_the_head(untrained, tmp_path):
+    root, checkpoint = untrained
+    content = torch.load(checkpoint, weights_only=True)
+    content['meta']['dataset_meta']['classes'] = ('disk', 'ring')
+    torch.save(content, tmp_path / 'other.pth')
+    with pytest.raises(ExportError, match=r'the head has 4 classes, but 2 are named'):
+        export_onnx(
+            small_config(root),
+            tmp_path / 'other.pth',
+            tmp_path / 'model.onnx',
+            'backbone',
+            exporter='torchscript',
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ['other.pth']
+
+
 def test_a_model_without_detections_is_not_evaluated(trained, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'

@@ -94,6 +94,23 @@ def test_candidates_are_those_of_mmdet(name, monkeypatch):
     assert torch.equal(class_scores.gather(1, labels[:, None])[:, 0], scores)
 
 
+def test_small_boxes_are_no_candidates(monkeypatch):
+    detector = build(HEADS[0])
+    head = detector.bbox_head
+    head.test_cfg.min_bbox_size = 20
+    network = ExportNetwork(detector, 'nms', PREPROCESSING)
+    outputs = random_outputs(detector)
+    monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)
+    with torch.no_grad():
+        boxes, scores, *_ = network(torch.zeros(1, 3, *SIZE))
+        (expected,) = head.predict_by_feat(
+            *outputs, batch_img_metas=[dict(img_shape=SIZE)], with_nms=False
+        )
+    valid = scores[0] > 0
+    assert 0 < valid.sum() == len(expected) < valid.numel()
+    assert (boxes[0, valid, 2:] - boxes[0, valid, :2]).min() > 20
+
+
 @pytest.mark.parametrize(
     ('name', 'message'),
     [

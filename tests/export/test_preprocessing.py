@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_hadaptive.export import ExportError, Preprocessing
+from mmdet_hadaptive.export.preprocessing import set_input_size
 
 from .conftest import CONFIG, constant_model
 
@@ -81,3 +82,19 @@ def test_input_is_that_of_mmdet(tmp_path, demo, keep_ratio, to_rgb):
     height = 1.5 if keep_ratio else 2.25
     assert np.allclose(boxes, [[0, 0, 100, 40], [10 / 1.5, 20 / height, 40 / 1.5, 60 / height]])
     assert labels.tolist() == [0, 1]
+
+
+def test_another_size_is_that_of_resize_and_of_pad():
+    pipeline = [
+        dict(type='Resize', scale=(150, 90), keep_ratio=True),
+        dict(type='Pad', size=(160, 96)),
+    ]
+    config = Config(
+        dict(
+            model=dict(data_preprocessor=dict(type='DetDataPreprocessor')),
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+    set_input_size(config, 64, 128)
+    preprocessing = Preprocessing.from_config(config)
+    assert preprocessing.input_size == preprocessing.resize == (64, 128)

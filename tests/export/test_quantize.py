@@ -1,17 +1,20 @@
 import json
 import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.export import (
     ExportError,
     Preprocessing,
     encode_model,
     evaluate_onnx,
     export_onnx,
+    quantize,
     quantize_onnx,
 )
 from mmdet_hadaptive.export.images import run_pipeline
@@ -115,6 +118,50 @@ def test_features_of_a_backbone_are_close(trained, tmp_path):
         assert a.shape == b.shape
         assert np.abs(a - b).mean() < 0.25 * np.abs(a).mean()
         assert not np.array_equal(a, b)
+
+
+@pytest.fixture
+def features(untrained, tmp_path):
+    """The features of an untrained backbone, for images of a size of their own."""
+    out = tmp_path / 'features.onnx'
+    export_onnx(
+        small_config(untrained[0]),
+        untrained[1],
+        out,
+        'backbone',
+        size=(96, 160),
+        exporter='torchscript',
+    )
+    return out
+
+
+def test_ranges_are_measured_on_images_from_all_over_the_data_set(features, tmp_path, monkeypatch):
+    root = make_shapes(tmp_path / 'data', 7, 1)
+    measured = []
+
+    def read(config, file):
+        image = run_pipeline(config, file)
+        measured.append((Path(file).stem, image.shape))
+        return image
+
+    monkeypatch.setattr(quantize, 'run_pipeline', read)
+    quantize_onnx(small_config(root), features, tmp_path / 'int8.onnx', num_images=3)
+    # Of the size that the model was exported for; the first is tried again at the end.
+    assert measured == [(f'{i:06}', (96, 160, 3)) for i in (0, 3, 6, 0)]
+
+
+def test_a_model_that_gives_nan_is_not_written(untrained, features, tmp_path, monkeypatch):
+    def spoil(prepared, quantized, *args, **kwargs):
+        model = onnx.load(prepared)
+        for tensor in model.graph.initializer:
+            if len(tensor.dims) == 4:
+                tensor.raw_data = np.full(tensor.dims, np.nan, np.float32).tobytes()
+        onnx.save(model, quantized)
+
+    monkeypatch.setattr(quantize, 'quantize_static', spoil)
+    with pytest.raises(ExportError, match=r'gives NaN or infinite values for .*000000\.png'):
+        quantize_onnx(small_config(untrained[0]), features, tmp_path / 'int8.onnx')
+    assert not (tmp_path / 'int8.onnx').exists()
 
 
 def not_onnx(file, config):

@@ -105,6 +105,10 @@ class Saver:
 
     def save_checkpoint(self, out_dir, filename, backend_args=None, **kwargs):
         assert backend_args == dict(backend='atomic_local')
+        if filename.startswith('epoch'):
+            # Without them a resumed run is another one.
+            assert kwargs['save_optimizer']
+            assert kwargs['save_param_scheduler']
         files = sorted(path.name for path in Path(out_dir).glob('*.pth'))
         self.seen.append((filename, files))
         Path(out_dir, filename).write_bytes(b'whole')
@@ -132,6 +136,23 @@ def test_old_checkpoints_are_there_until_the_new_one_is(tmp_path):
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {'epoch_2.pth', 'best_mAP_epoch_2.pth', 'last_checkpoint'}
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_2.pth')
+
+
+def test_as_many_are_kept_as_wanted_also_by_a_resumed_run(tmp_path):
+    runner = Saver(tmp_path)
+    for epochs in ((1, 2, 3), (4, 5)):
+        # The second one begins with what the first has noted.
+        hook = AtomicCheckpointHook(max_keep_ckpts=2, save_best='mAP', rule='greater')
+        hook.before_train(runner)
+        for epoch in epochs:
+            runner.epoch = epoch - 1
+            hook._save_checkpoint(runner)
+            runner.epoch = epoch
+            # Saves the newest again.
+            hook._save_best_checkpoint(runner, dict(mAP=0.1 * epoch))
+            kept = {f'epoch_{n}.pth' for n in (epoch - 1, epoch) if n}
+            left = {path.name for path in tmp_path.glob('*.pth')}
+            assert left == {*kept, f'best_mAP_epoch_{epoch}.pth'}
 
 
 def test_user_given_file_backends_stay(tmp_path):
@@ -168,6 +189,13 @@ def test_the_pointer_never_names_a_missing_checkpoint(tmp_path, monkeypatch):
     assert changes.count(('after', 'put')) == 3
     assert changes.count(('after', 'remove')) == 2
     assert pointer.read_text() == str(tmp_path / 'epoch_3.pth')
+
+
+def test_channels_last():
+    model = torch.nn.Conv2d(4, 4, 3)
+    ChannelsLastHook().before_run(SimpleNamespace(model=model))
+    assert model.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model.weight.is_contiguous()
 
 
 def sample(name):

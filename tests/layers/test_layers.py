@@ -95,13 +95,17 @@ def test_residual_only_where_it_fits(out_channels, stride, adds):
     assert torch.equal(y, x) if adds else not y.any()
 
 
-def test_stride_two_does_not_pad():
-    conv = ConvNormAct(1, 1, 2, 2, act=False).eval()
+@pytest.mark.parametrize(
+    ('kernel_size', 'expected'),
+    [(2, [[12.0, 20.0], [52.0, 60.0]]), (3, [[54.0, 72.0], [144.0, 162.0]])],
+)
+def test_stride_two_does_not_pad(kernel_size, expected):
+    conv = ConvNormAct(1, 1, kernel_size, 2, act=False).eval()
     with torch.no_grad():
         conv.conv.weight.fill_(1.0)
     image = torch.arange(25.0).view(1, 1, 5, 5)
     y = conv(image) * (1 + conv.norm.eps) ** 0.5
-    assert torch.allclose(y, torch.tensor([[[[12.0, 20.0], [52.0, 60.0]]]]))
+    assert torch.allclose(y, torch.tensor([[expected]]))
 
 
 def test_wrong_arguments():

@@ -1,3 +1,4 @@
+import os
 from importlib.metadata import version
 
 import pytest
@@ -22,7 +23,7 @@ def fake(tmp_path, run):
             'import mmdet_hadaptive',
             cwd=tmp_path,
             code=code,
-            env=dict(PYTHONPATH=str(tmp_path)),
+            env=dict(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])),
         )
 
     return import_with
@@ -38,8 +39,8 @@ def check(output, found, remedy):
 
 
 def test_old_mmdet(fake):
-    output = fake(mmdet=('2.28.2', ''))
-    check(output, 'mmdet 2.28.2 is too old', 'pip install mmengine==0.10.7 mmdet==3.3.0')
+    output = fake(mmdet=('3.0.0', ''))
+    check(output, 'mmdet 3.0.0 is too old', 'pip install mmengine==0.10.7 mmdet==3.3.0')
 
 
 def test_mmcv_without_ops(fake):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mmdet_hadaptive.hooks import AtomicLocalBackend
+from mmdet_hadaptive.runtime import mmdet_tools
 from mmdet_hadaptive.runtime.mmdet_tools import run_mmdet_tool
 
 
@@ -52,3 +53,38 @@ def test_other_errors_are_not_caught(monkeypatch):
     monkeypatch.setattr(runpy, 'run_path', missing)
     with pytest.raises(FileNotFoundError):
         run_mmdet_tool('train.py')
+
+
+@pytest.mark.parametrize(
+    ('text', 'wrapper'),
+    [
+        ('', dict(type='MMDistributedDataParallel', find_unused_parameters='False')),
+        (
+            'find_unused_parameters = True',
+            dict(type='MMDistributedDataParallel', find_unused_parameters='True'),
+        ),
+        # The user's own stays.
+        ("model_wrapper_cfg = dict(type='Mine')", {}),
+    ],
+)
+def test_several_processes_without_a_gpu(tmp_path, monkeypatch, text, wrapper):
+    config = tmp_path / 'config.py'
+    config.write_text(text)
+    started, seen = [], []
+    monkeypatch.setattr(mmdet_tools, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(
+        mmdet_tools, 'init_dist', lambda launcher, backend: started.append((launcher, backend))
+    )
+    monkeypatch.setattr(runpy, 'run_path', lambda *args, **kwargs: seen.extend(sys.argv))
+    monkeypatch.setattr(
+        sys, 'argv', ['train.py', str(config), '--launcher', 'pytorch', '--cfg-options', 'a=1']
+    )
+    run_mmdet_tool('train.py')
+    assert started == [('pytorch', 'gloo')]
+    assert seen[:5] == ['train.py', str(config), '--launcher', 'pytorch', '--cfg-options']
+    assert 'a=1' in seen[5:]
+    options = dict(word.split('=') for word in seen[5:] if word.startswith('model_wrapper_cfg.'))
+    found = {key.removeprefix('model_wrapper_cfg.'): value for key, value in options.items()}
+    assert found.pop('device_ids') == 'None'
+    found.pop('broadcast_buffers', None)
+    assert found == wrapper

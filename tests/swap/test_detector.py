@@ -79,6 +79,21 @@ def test_wrong_types_are_named(retinanet, key, value, reason):
         find_detector(retinanet)
 
 
+@pytest.mark.parametrize(
+    ('key', 'value', 'reason'),
+    [
+        ('tracker', dict(type='SORTTracker'), 'a tracker on videos'),
+        ('data_preprocessor', dict(type='TrackDataPreprocessor'), 'a tracker on videos'),
+        ('data_preprocessor', dict(type='ReIDDataPreprocessor'), 'it recognises persons'),
+        ('language_model', dict(type='BertModel'), r'model\.language_model: RetinaNet reads texts'),
+    ],
+)
+def test_models_that_are_no_detectors_of_images_are_refused(retinanet, key, value, reason):
+    retinanet.model[key] = value
+    with pytest.raises(SwapError, match=reason):
+        find_detector(retinanet)
+
+
 def test_the_old_backbone_shows_its_levels(retinanet):
     levels, names = examine(retinanet)
     assert levels == [Level(64, 4), Level(128, 8), Level(256, 16), Level(512, 32)]

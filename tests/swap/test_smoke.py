@@ -59,3 +59,32 @@ def test_what_cannot_be_built_is_told_in_one_line(retinanet):
     assert '\n' not in str(caught.value)
     with pytest.raises(SmokeTestError, match='TypeError'):
         build_for_smoke_test(Config(dict(model=5)))
+
+
+def test_a_prediction_must_be_finite(retinanet):
+    config = apply_edits(retinanet, plan_swap(retinanet))
+
+    @MODELS.register_module(force=True)
+    class InfiniteScores(MODELS.get('RetinaNet')):
+        def test_step(self, data):
+            results = super().test_step(data)
+            results[0].pred_instances.scores.fill_(float('inf'))
+            return results
+
+    config.model.type = 'InfiniteScores'
+    config.model.test_cfg.score_thr = 0.0
+    with pytest.raises(SmokeTestError, match=r'^scores of a prediction on random images are not'):
+        smoke_test(config, 64)
+
+
+def test_a_gradient_of_zero_is_none(retinanet):
+    config = apply_edits(retinanet, plan_swap(retinanet))
+
+    @MODELS.register_module(force=True)
+    class DeadBackbone(MODELS.get('HadaptiveNet')):
+        def forward(self, x):
+            return tuple(0 * y for y in super().forward(x))
+
+    config.model.backbone.type = 'DeadBackbone'
+    with pytest.raises(SmokeTestError, match='gradient of the first weight of the backbone is t'):
+        smoke_test(config, 64)

@@ -1,6 +1,8 @@
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -143,3 +145,21 @@ def test_the_file_is_the_same_from_run_to_run(tmp_path):
     }
     assert len(texts) == 1
     assert texts.pop().decode().count('lr_mult=1.0') == 2 + 6
+
+
+def test_the_tool_overwrites_nothing(tmp_path, monkeypatch, capsys):
+    tool = Path(__file__).parents[2] / 'tools/swap_backbone.py'
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / 'retinanet_r18_fpn_1x_coco_hadaptive-small.py'
+    mine.write_text('# mine\n')
+    source = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+    monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', source, '--size', '64'])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(tool), run_name='__main__')
+    assert caught.value.code == 2
+    assert f'{mine.name} exists: remove it' in capsys.readouterr().err
+    assert mine.read_text() == '# mine\n'
+    monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', 'nowhere.py'])
+    with pytest.raises(SystemExit, match=r'^nothing is written: nowhere\.py: no such file'):
+        runpy.run_path(str(tool), run_name='__main__')
+    assert list(tmp_path.iterdir()) == [mine]
