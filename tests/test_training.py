@@ -203,9 +203,9 @@ def test_coco_configs_train_and_validate(coco, run, config):
     inner = 'dataset.dataset' if config is SSDLITE else 'dataset'
     options = (
         *short(1),
-        f'train_dataloader.{inner}.indices=4',
+        f'train_dataloader.{inner}.indices=2',
         'train_dataloader.batch_size=2',
-        'val_dataloader.dataset.indices=4',
+        'val_dataloader.dataset.indices=2',
     )
     output = run(ROOT / 'tools/train.py', config, '--work-dir', 'run', *options, cwd=coco)
     assert re.search(r'Epoch\(train\) \[1\]\[\d+/\d+\].* loss_cls: \d', output)
@@ -214,7 +214,11 @@ def test_coco_configs_train_and_validate(coco, run, config):
 
 
 def test_bccd_config_trains_and_validates(real_data, tmp_path, run):
-    options = (*short(1), 'train_dataloader.dataset.dataset.indices=8')
+    options = (
+        *short(1),
+        'train_dataloader.dataset.dataset.indices=8',
+        'val_dataloader.dataset.indices=8',
+    )
     output = run(
         ROOT / 'tools/train.py', BCCD, '--work-dir', 'run', *options, cwd=tmp_path,
         env=dict(HADAPTIVE_DATA=str(real_data)),

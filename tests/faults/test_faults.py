@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from . import soak
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
@@ -25,11 +23,10 @@ OPTIONS = (
 )
 
 
-def test_killed_trainings_lose_nothing(tmp_path, capsys):
-    soak.soak(tmp_path, kills=2)
-    output = capsys.readouterr().out
+def test_killed_trainings_lose_nothing(tmp_path, run):
+    output = run(HERE / 'soak.py', '--kills', 2, cwd=tmp_path)
     assert output.count('all checkpoints whole') == 2
-    assert 'kill  2 before pointer' in output
+    assert 'kill 2 before pointer' in output
     assert 'bitwise the weights' in output
 
 
