@@ -16,16 +16,14 @@ from statistics import mean, stdev
 from threading import Lock
 from typing import Any
 
-import mmdet
-import torch
 from mmengine.config import Config, DictAction
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from .. import __version__
 from ..analysis.markdown import markdown_table
 from ..analysis.metrics import MAP, MAP_50, METRICS
 from ..runtime.configs import walk
 from ..runtime.files import write_whole
+from ..runtime.installation import installed_versions
 from .processes import ChildProcesses
 
 _TOOLS = ('-m', 'mmdet_hadaptive.runtime.mmdet_tools')
@@ -132,9 +130,7 @@ def _identify(run: Run, processes: int) -> dict[str, Any]:
         options=list(run.options),
         processes=processes,
         config_sha256=hashlib.sha256(content.encode()).hexdigest(),
-        versions=dict(
-            torch=torch.__version__, mmdet=mmdet.__version__, mmdet_hadaptive=__version__
-        ),
+        versions=installed_versions(),
     )
 
 

@@ -12,18 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mmdet
-import torch
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
-from .. import __version__
 from ..analysis.markdown import markdown_table
+from ..runtime.errors import describe_error
 from ..runtime.files import write_whole
+from ..runtime.installation import installed_versions
 from ..swap import (
     SmokeTestError,
     SwapError,
-    describe_error,
     find_detector,
     load_source,
     smoke_test,
@@ -43,8 +41,6 @@ _CHOICES = {
     'dcn': 'faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py',
     'dcnv2': 'faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py',
 }
-
-
 _HEADINGS = ('folder', 'config', 'result', 'parameters M before', 'after', 'remark')
 
 
@@ -108,7 +104,7 @@ def sweep(results: Path, arch: str, size: int, timeout: float) -> Iterator[Outco
     Yields:
         The outcomes, as they come.
     """
-    settings = dict(arch=arch, size=size, versions=_versions())
+    settings = dict(arch=arch, size=size, versions=installed_versions())
     lines = results.read_text().splitlines() if results.exists() else []
     done = {}
     for line in lines:
@@ -241,7 +237,3 @@ def _exit_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _versions() -> dict[str, str]:
-    return dict(mmdet=mmdet.__version__, torch=torch.__version__, mmdet_hadaptive=__version__)

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
-from ..runtime.configs import coco_datasets
+from ..runtime.configs import coco_datasets, walk
 from .check import check_coco
 from .findings import Finding
 
@@ -64,19 +63,16 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
     ]
 
 
-def _class_numbers(part: Any, num_classes: int, path: str = '') -> Iterator[tuple[str, int, int]]:
+def _class_numbers(model: ConfigDict, num_classes: int) -> Iterator[tuple[str, int, int]]:
     """The places where the numbers of classes are set, what they are and what they should be."""
-    if isinstance(part, (list, tuple)):
-        for index, item in enumerate(part):
-            yield from _class_numbers(item, num_classes, f'{path}{index}.')
-    if not isinstance(part, dict):
-        return
-    if isinstance(part.get('num_classes'), int):
-        yield f'{path}num_classes', part['num_classes'], num_classes
-    if isinstance(part.get('num_things_classes'), int):
+    for path, node in walk(model):
+        if not set(path).isdisjoint(_OTHER_CLASSES):
+            continue
         # The classes of a panoptic data set are things and stuff.
-        stuff = part.get('num_stuff_classes') or 0
-        yield f'{path}num_things_classes', part['num_things_classes'], num_classes - stuff
-    for key, value in part.items():
-        if key not in _OTHER_CLASSES:
-            yield from _class_numbers(value, num_classes, f'{path}{key}.')
+        stuff = node.get('num_stuff_classes') or 0
+        for key, wanted in (
+            ('num_classes', num_classes),
+            ('num_things_classes', num_classes - stuff),
+        ):
+            if isinstance(node.get(key), int):
+                yield '.'.join(map(str, (*path, key))), node[key], wanted

@@ -9,8 +9,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 
 from .errors import ExportError
-from .network import ExportNetwork, Mode
+from .network import ExportNetwork
 from .preprocessing import Preprocessing
+from .support import Mode
 
 
 def run_detector(

@@ -8,6 +8,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
+from ..runtime.errors import describe_error
 from .errors import ExportError
 
 
@@ -53,9 +54,9 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
         _check_whole(image)
         inputs = transforms(dict(img_path=str(image), img_id=0))['inputs']
     except Exception as error:  # each decoder has its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ExportError(
-            f'{image} does not pass the test pipeline ({reason}): replace it, or name another image'
+            f'{image} does not pass the test pipeline ({describe_error(error)}): replace it, or '
+            'name another image'
         ) from error
     return inputs.permute(1, 2, 0).numpy()
 

@@ -1,4 +1,4 @@
-"""The installation: its check, safe loading, MMDetection's tools, files that are written whole.
+"""What stands between this package and its surroundings: libraries, configs, files, errors.
 
 Nothing is imported here, so that the check can run before what it checks.
 """

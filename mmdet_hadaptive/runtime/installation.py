@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 from packaging.version import Version
 
+from .. import __version__
+
 # The names under which each module is distributed; the last one is the maintained fork.
 _DISTRIBUTIONS = {
     'torch': ('torch',),
@@ -33,7 +35,7 @@ def check_installation() -> None:
         ImportError: If a part is missing, too old, too new, or mmcv comes without compiled
             ops. The message names what was found, what is needed and the command that fixes it.
     """
-    found = {module: installed_version(module) for module in _DISTRIBUTIONS}
+    found = installed_versions()
     try:
         problem, remedy = _problem(found)
     except ImportError as error:
@@ -73,6 +75,16 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
     import_module('mmdet.datasets')
     import_module('mmdet.models')
     return '', ''
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Looks up the versions of this package and of what it stands on.
+
+    Returns:
+        By the name of the module what :func:`installed_version` says.
+    """
+    found = {module: installed_version(module) for module in _DISTRIBUTIONS}
+    return found | {'mmdet_hadaptive': __version__}
 
 
 def installed_version(module: str) -> str | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import onnxruntime
 import torch
 
+from .errors import describe_error
+
 
 def create_session(
     model: str | Path | bytes, threads: int | None = None
@@ -36,5 +38,4 @@ def create_session(
         )
     except Exception as error:  # its exceptions have no base class of their own
         name = 'the model' if is_content else model
-        reason = str(error).splitlines()[0]
-        raise ValueError(f'ONNX Runtime cannot load {name}: {reason}') from error
+        raise ValueError(f'ONNX Runtime cannot load {name}: {describe_error(error)}') from error

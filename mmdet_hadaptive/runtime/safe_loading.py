@@ -16,6 +16,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
+from .errors import describe_error
+
 _NUMPY_CORE = getattr(np, '_core', None) or np.core
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
@@ -93,10 +95,9 @@ def _read_whole(path: str | Path, load: Callable[[str | Path], Any]) -> Any:
         return load(str(path))
     # Bytes that are not what they seem make the readers of zip and pickle raise almost anything.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnreadableCheckpointError(
-            f'{path} cannot be read as plain weights: {reason}. Copy or download it again, or save '
-            'its weights alone'
+            f'{path} cannot be read as plain weights: {describe_error(error)}. Copy or download it '
+            'again, or save its weights alone'
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from .detector import find_detector
 from .edits import Edit, apply_edits
-from .errors import SmokeTestError, SwapError, describe_error
+from .errors import SmokeTestError, SwapError
 from .rendering import render_config
 from .rules import plan_swap
 from .smoke import SmokeTestResult, build_for_smoke_test, smoke_test
@@ -15,7 +15,6 @@ __all__ = [
     'SwapError',
     'apply_edits',
     'build_for_smoke_test',
-    'describe_error',
     'find_detector',
     'load_source',
     'plan_swap',

@@ -12,8 +12,9 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
 from ..runtime.configs import KeyPath, walk
+from ..runtime.errors import describe_error
 from .edits import format_path, get_at
-from .errors import SwapError, describe_error
+from .errors import SwapError
 
 # The side length of the image on which the old backbone shows its outputs, in pixels.
 _PROBE = 128

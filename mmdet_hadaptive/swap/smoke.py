@@ -21,8 +21,9 @@ from mmengine.utils import get_installed_path
 
 from ..analysis.costs import Costs, count_macs, count_parameters
 from ..runtime.configs import walk
+from ..runtime.errors import describe_error
 from .edits import loads_weights
-from .errors import SmokeTestError, describe_error
+from .errors import SmokeTestError
 
 # What cannot be had here is replaced: synchronised normalisation needs GPUs.
 _REPLACED_TYPES = {'MMSyncBN': 'BN'}

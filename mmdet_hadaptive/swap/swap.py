@@ -8,8 +8,9 @@ from mmengine.config import Config
 
 from ..analysis.costs import Costs
 from ..backbones import ARCHITECTURES
+from ..runtime.errors import describe_error
 from ..runtime.files import write_whole
-from .errors import SmokeTestError, SwapError, describe_error
+from .errors import SmokeTestError, SwapError
 from .rendering import render_config
 from .rules import plan_swap
 from .smoke import SmokeTestResult, count_detector_costs, smoke_test

@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mmdet_hadaptive.analysis.metrics import MAP, MAP_50, METRICS
+from mmdet_hadaptive.benchmark import accuracy
 from mmdet_hadaptive.benchmark.accuracy import (
     Run,
     data_root_options,
@@ -148,7 +149,7 @@ def test_another_training_of_the_same_name_is_refused(make_run, tmp_path, monkey
     run = make_run('a', ['x=1'], f'load_from = {path!r}\nz = dict(p=1, q=2)')
     refused('processes is 2, there it is 1', [run], processes=2)
     with monkeypatch.context() as patch:
-        patch.setattr(torch, '__version__', '1.0')
+        patch.setattr(accuracy, 'installed_versions', lambda: dict(torch='1.0'))
         refused(r'versions is .*1\.0.*, there it is .*', [run])
     # The same file elsewhere, and the order of the keys, change nothing.
     other = make_run('a', ['x=1'], "z = dict(q=2, p=1)\nload_from = '/there/weights.pth'")

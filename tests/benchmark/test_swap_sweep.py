@@ -50,7 +50,6 @@ def test_results_of_other_versions_are_not_reused(tmp_path, monkeypatch, name):
     assert list(swap_sweep.sweep(results, 'small', 64, 1)) == first
     assert tried == ['atss']
     record = json.loads(results.read_text())
-    assert set(record['versions']) == {'mmdet', 'torch', 'mmdet_hadaptive'}
     record['versions'][name] = '0.0.1'
     results.write_text(json.dumps(record) + '\n')
     assert list(swap_sweep.sweep(results, 'small', 64, 1)) == first
