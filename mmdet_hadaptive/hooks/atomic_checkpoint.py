@@ -19,18 +19,8 @@ class AtomicLocalBackend(LocalBackend):
     """Local files that are written whole or not at all, by :func:`write_whole`."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file; its folder is made if needed.
-
-        Raises:
-            OSError: If it cannot be written; says that earlier checkpoints are whole.
-        """
-        try:
-            write_whole(obj, filepath)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f'{error.strerror}.\nEarlier checkpoints are whole: resume with --resume.',
-            ) from error
+        """Writes a file; see :func:`write_whole`."""
+        write_whole(obj, filepath)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes a text file, as :meth:`put` does."""

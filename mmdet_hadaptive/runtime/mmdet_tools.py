@@ -74,14 +74,10 @@ def run_mmdet_tool(name: str) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        message = f'error: {error}'
-        # Our checkpoint hook says itself what to do.
-        if '--resume' not in message:
-            message += (
-                '\nMake room, make the folder writable, or choose another one with --work-dir; a '
-                'training that had begun resumes with --resume.'
-            )
-        raise SystemExit(message) from error
+        raise SystemExit(
+            f'error: {error}\nEarlier checkpoints are whole: once the folder can be written, '
+            'resume with --resume; or name another one with --work-dir'
+        ) from error
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()

@@ -31,7 +31,7 @@ def test_a_checkpoint_that_cannot_be_written_says_each_remedy_once(fail, tmp_pat
     monkeypatch.setattr(os, 'fsync', full)
     message = fail(lambda: AtomicLocalBackend().put(b'new', tmp_path / 'epoch_1.pth'))
     assert 'epoch_1.pth' in message
-    for remedy in ('make room', 'make the folder writable', 'choose another', '--resume'):
+    for remedy in ('make room', 'make the folder writable', '--work-dir', '--resume'):
         assert message.lower().count(remedy) == 1, message
 
 
@@ -41,7 +41,7 @@ def test_a_folder_that_cannot_be_written(fail):
 
     message = fail(refuse)
     assert "Permission denied: '/run'" in message
-    for remedy in ('Make room', 'make the folder writable', '--work-dir', '--resume'):
+    for remedy in ('--work-dir', '--resume'):
         assert message.count(remedy) == 1, message
 
 
