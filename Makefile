@@ -1,4 +1,5 @@
-# make demo | make test work on a fresh machine; STACK=onedl uses the maintained forks.
+# make demo | make test work on a fresh machine; STACK=onedl uses the maintained forks, STACK=oldest
+# with PYTHON=python3.10 the oldest libraries that are supported.
 PYTHON ?= python3.11
 STACK ?= openmmlab
 export PYTHON
@@ -9,8 +10,11 @@ ifeq ($(STACK),openmmlab)
 else ifeq ($(STACK),onedl)
   VENV := .venv-onedl
   REQUIREMENTS := requirements-onedl.txt
+else ifeq ($(STACK),oldest)
+  VENV := .venv-oldest
+  REQUIREMENTS := requirements-oldest.txt
 else
-  $(error STACK must be openmmlab or onedl, got '$(STACK)')
+  $(error STACK must be openmmlab, onedl or oldest, got '$(STACK)')
 endif
 READY := $(VENV)/setup-complete
 
@@ -37,4 +41,4 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf .venv .venv-onedl build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-onedl .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis

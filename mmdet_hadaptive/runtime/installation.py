@@ -16,7 +16,7 @@ _DISTRIBUTIONS = {
     'mmdet': ('mmdet', 'onedl-mmdetection'),
 }
 _NEEDED = (
-    'mmdet 3.1 to 3.3 with mmengine 0.10 and mmcv 2.0.1 to 2.1 built with its ops, '
+    'mmdet 3.2 or 3.3 with mmengine 0.10 and mmcv 2.1 built with its ops, '
     'or onedl-mmdetection 3.5 with its own mmengine and mmcv'
 )
 _INSTALL_MMCV = (
@@ -53,7 +53,7 @@ def check_installation() -> None:
 def _problem(found: dict[str, str | None]) -> tuple[str, str]:
     """The first problem and the command against it, or two empty strings."""
     number = found['mmdet']
-    if number and number != _UNKNOWN and Version(number) < Version('3.1'):
+    if number and number != _UNKNOWN and Version(number) < Version('3.2'):
         return f'mmdet {number} is too old', f'{_INSTALL_MMCV} && {_INSTALL_MMDET}'
     if not found['mmengine']:
         return 'mmengine is missing', _INSTALL_MMDET
