@@ -190,20 +190,25 @@ def coco(real_data, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('config', [SSDLITE, RETINANET], ids=['ssdlite', 'retinanet'])
-def test_coco_configs_train_and_validate(coco, run_warm, config):
-    inner = 'dataset.dataset' if config is SSDLITE else 'dataset'
-    # RetinaNet takes images of up to 1333 x 800 pixels.
-    resize = (
-        f'train_dataloader.{inner}.pipeline.2.scale',
-        'val_dataloader.dataset.pipeline.1.scale',
-    )
+# RetinaNet takes images of up to 1333 x 800 pixels.
+SMALL_IMAGES = (
+    'train_dataloader.dataset.pipeline.2.scale=(320,320)',
+    'val_dataloader.dataset.pipeline.1.scale=(320,320)',
+)
+
+
+@pytest.mark.parametrize(
+    ('config', 'inner', 'options'),
+    [(SSDLITE, 'dataset.dataset', ()), (RETINANET, 'dataset', SMALL_IMAGES)],
+    ids=['ssdlite', 'retinanet'],
+)
+def test_coco_configs_train_and_validate(coco, run_warm, config, inner, options):
     options = (
         *SHORT,
-        *(f'{key}=(320,320)' for key in resize),
         f'train_dataloader.{inner}.indices=2',
         'train_dataloader.batch_size=2',
         'val_dataloader.dataset.indices=2',
+        *options,
     )
     output = run_warm(ROOT / 'tools/train.py', config, '--work-dir', 'run', *options, cwd=coco)
     assert re.search(r'Epoch\(train\) \[1\]\[\d+/\d+\].* loss_cls: \d', output)
