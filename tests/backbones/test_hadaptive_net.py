@@ -342,16 +342,7 @@ def test_layers_need_torch_only():
 def test_compiled_with_inductor():
     from torch._inductor import config
 
-    # Only what is compiled otherwise than in other networks: compiling takes long.
-    ach = dict(type='ach', channels=8, kernel=3)
-    stages = [
-        [dict(type='conv', channels=8, kernel=2, stride=2, act=False)],
-        [
-            dict(ach, num_selected=4, product_norm='DySoft'),
-            dict(ach, num_selected=5, product_norm='BN'),
-        ],
-    ]
-    eager = HadaptiveNet(dict(stages=stages, final_channels=16), out_indices=(1,)).train()
+    eager = tiny().train()
     eager.init_weights()
     compiled = copy.deepcopy(eager)
     compiled.compile()
