@@ -76,21 +76,22 @@ def test_damaged_checkpoints_are_named_in_one_line(trained, run_warm, tool):
     assert 'Traceback' not in output
 
 
-def test_mim(trained, run):
+def test_mim(trained, run, inherit):
     if find_distribution('mmdet') is None:
         pytest.skip('OpenMIM knows MMDetection by its official name only: run without STACK=onedl')
     work, _ = trained
     mim = ('-m', 'mim')
+    config = inherit(SHAPES)
     options = (*SHORT, 'train_dataloader.dataset.dataset.indices=4')
     output = run(
-        *mim, 'train', 'mmdet', SHAPES, '--gpus', 0, '--work-dir', 'mim', *options, cwd=work
+        *mim, 'train', 'mmdet', config, '--gpus', 0, '--work-dir', 'mim', *options, cwd=work
     )
     assert 'Epoch(train) [1][1/1]' in output
     output = run(
         *mim,
         'test',
         'mmdet',
-        SHAPES,
+        config,
         '--checkpoint',
         'mim/epoch_1.pth',
         '--gpus',

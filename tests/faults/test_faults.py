@@ -17,8 +17,8 @@ SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 OPTIONS = ('--cfg-options', *SHORT_TRAINING)
 
 
-def test_killed_trainings_lose_nothing(tmp_path, run):
-    output = run(HERE / 'soak.py', '--kills', 2, cwd=tmp_path)
+def test_killed_trainings_lose_nothing(tmp_path, run_warm):
+    output = run_warm(HERE / 'soak.py', '--kills', 2, cwd=tmp_path)
     assert output.count('all checkpoints whole') == 2
     assert 'kill 2 before pointer' in output
     assert 'bitwise the weights' in output
