@@ -1,7 +1,10 @@
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,9 @@ if not torch.cuda.is_available():
 # Registers what the tests build by its name, where MMDetection is installed; not earlier, as that
 # imports Triton.
 import mmdet_hadaptive  # noqa: E402, F401
+
+if find_spec('mmengine') is not None:
+    import fast_mmengine  # noqa: F401
 
 
 def pytest_report_header():
@@ -77,22 +83,91 @@ def interpreted_kernels():
     return expansion_triton
 
 
+def environment(env):
+    return {**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})}
+
+
+def checked(output, returncode, code):
+    assert returncode == code, output[-4000:]
+    # MMEngine pads its columns.
+    return re.sub(' +', ' ', output)
+
+
 @pytest.fixture(scope='session')
 def run():
-    """Runs a Python file in a process of its own and returns its output."""
+    """Runs Python in a process of its own and returns its output."""
 
     def run_python(*args, cwd, code=0, env=None):
         result = subprocess.run(
             [sys.executable, '-W', 'ignore', *map(str, args)],
             cwd=cwd,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})},
+            env=environment(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=600,
         )
-        assert result.returncode == code, result.stdout[-4000:]
-        # MMEngine pads its columns.
-        return re.sub(' +', ' ', result.stdout)
+        return checked(result.stdout, result.returncode, code)
 
     return run_python
+
+
+@pytest.fixture
+def inherit(tmp_path, monkeypatch):
+    """Writes a config that is another one, and spares each process that reads it some time."""
+    folders = (str(ROOT / 'tests/helpers'), os.environ.get('PYTHONPATH', ''))
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(folders))
+
+    def write(config):
+        path = tmp_path / 'inherited.py'
+        path.write_text(
+            f'_base_ = {str(config)!r}\n'
+            "custom_imports = dict(imports=['mmdet_hadaptive', 'fast_mmengine'])\n"
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture(scope='session')
+def fork():
+    """Starts a Python file in a process that has imported MMDetection; returns how to wait for it.
+
+    For what imports itself is not the point.
+    """
+    server = subprocess.Popen(
+        [sys.executable, '-W', 'ignore', ROOT / 'tests/helpers/warm_python.py'],
+        env=environment(None),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(**request):
+        print(json.dumps(request), file=server.stdin, flush=True)
+        return int(server.stdout.readline())
+
+    def start(*args, cwd, env=None):
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            output = Path(file.name)
+        process = ask(
+            args=list(map(str, args)), cwd=str(cwd), output=str(output), env=environment(env)
+        )
+
+        def finish(code=0):
+            returncode = ask(wait=process)
+            text = output.read_text()
+            output.unlink()
+            return checked(text, returncode, code)
+
+        return finish
+
+    with server:
+        yield start
+        server.stdin.close()
+
+
+@pytest.fixture(scope='session')
+def run_warm(fork):
+    """Runs a Python file like `run`, and does not wait for MMDetection to be imported."""
+    return lambda *args, code=0, **kwargs: fork(*args, **kwargs)(code)

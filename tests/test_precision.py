@@ -1,6 +1,7 @@
 """Precision and memory options against plain float32 training, on the embedded data."""
 
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,15 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdet_hadaptive.backbones import ARCHITECTURES
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 
 SHAPES = Path(__file__).parents[1] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
-LAYERS = 6
+# The small network with three layers that select: one after another, and in another stage.
+ARCH = deepcopy(ARCHITECTURES['small'])
+ARCH['stages'][3] = ARCH['stages'][3][:3]
+ARCH['stages'][4] = ARCH['stages'][4][:2]
+LAYERS = 3
 EPOCHS, BATCHES = 3, 4
 
 
@@ -51,6 +57,7 @@ def train(shapes, tmp_path_factory):
                 default_hooks=dict(logger=dict(interval=1), checkpoint=dict(interval=99)),
             )
         )
+        config.model.backbone.arch = ARCH
         config.param_scheduler = []
         config.custom_hooks = [dict(type='EpochSeedHook')]
         config.merge_from_dict(options or {})

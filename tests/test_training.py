@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_training import SHORT_TRAINING
 
 from mmdet_hadaptive.runtime.mmdet_tools import mmdet_tool
 
@@ -21,27 +22,15 @@ def find_distribution(name):
     return next(metadata.Distribution.discover(name=name), None)
 
 
-def short(epochs):
-    return (
-        '--cfg-options',
-        f'train_cfg.max_epochs={epochs}',
-        'train_cfg.val_interval=1',
-        'train_dataloader.batch_size=4',
-        'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
-        'val_dataloader.num_workers=0',
-        'val_dataloader.persistent_workers=False',
-        'test_dataloader.num_workers=0',
-        'test_dataloader.persistent_workers=False',
-        'default_hooks.logger.interval=1',
-    )
+SHORT = ('--cfg-options', *SHORT_TRAINING, 'train_cfg.val_interval=1')
+TWO_EPOCHS = (*SHORT, 'train_cfg.max_epochs=2')
 
 
 @pytest.fixture(scope='module')
-def trained(shapes, run):
+def trained(shapes, run_warm):
     """One epoch of training on the shapes, by MMDetection's script; returns its output too."""
     work = shapes.parents[1]
-    output = run(mmdet_tool('train.py'), SHAPES, '--work-dir', 'run', *short(1), cwd=work)
+    output = run_warm(mmdet_tool('train.py'), SHAPES, '--work-dir', 'run', *SHORT, cwd=work)
     return work, output
 
 
@@ -56,10 +45,10 @@ def test_train_and_validate(trained):
     assert all(norm > 0 for norm in norms)
 
 
-def test_resume_continues_where_it_stopped(trained, run):
+def test_resume_continues_where_it_stopped(trained, run_warm):
     work, _ = trained
-    output = run(
-        ROOT / 'tools/train.py', SHAPES, '--work-dir', 'run', '--resume', *short(2), cwd=work
+    output = run_warm(
+        ROOT / 'tools/train.py', SHAPES, '--work-dir', 'run', '--resume', *TWO_EPOCHS, cwd=work
     )
     assert 'resumed epoch: 1, iter: 4' in output
     assert 'Epoch(train) [2][4/4]' in output
@@ -69,44 +58,45 @@ def test_resume_continues_where_it_stopped(trained, run):
 
 def test_our_test_script(trained, run):
     work, _ = trained
-    output = run(ROOT / 'tools/test.py', SHAPES, 'run/epoch_1.pth', *short(1), cwd=work)
+    output = run(ROOT / 'tools/test.py', SHAPES, 'run/epoch_1.pth', *SHORT, cwd=work)
     assert re.search(r'Epoch\(test\).*coco/bbox_mAP: [\d.]+', output)
 
 
 @pytest.mark.parametrize('tool', ['test.py', 'train.py'])
-def test_damaged_checkpoints_are_named_in_one_line(trained, run, tool):
+def test_damaged_checkpoints_are_named_in_one_line(trained, run_warm, tool):
     work, _ = trained
     whole = (work / 'run/epoch_1.pth').read_bytes()
     (work / 'half.pth').write_bytes(whole[: len(whole) // 2])
     checkpoint = ('half.pth',) if tool == 'test.py' else ('--resume', 'half.pth')
-    output = run(
-        ROOT / 'tools' / tool, SHAPES, *checkpoint, '--work-dir', 'damaged', *short(2),
+    output = run_warm(
+        ROOT / 'tools' / tool, SHAPES, *checkpoint, '--work-dir', 'damaged', *TWO_EPOCHS,
         cwd=work, code=1,
     )  # fmt: skip
     assert output.splitlines()[-1].startswith('error: half.pth cannot be read as plain weights: ')
     assert 'Traceback' not in output
 
 
-def test_mim(trained, run):
+def test_mim(trained, run, inherit):
     if find_distribution('mmdet') is None:
         pytest.skip('OpenMIM knows MMDetection by its official name only: run without STACK=onedl')
     work, _ = trained
     mim = ('-m', 'mim')
-    options = (*short(1), 'train_dataloader.dataset.dataset.indices=4')
+    config = inherit(SHAPES)
+    options = (*SHORT, 'train_dataloader.dataset.dataset.indices=4')
     output = run(
-        *mim, 'train', 'mmdet', SHAPES, '--gpus', 0, '--work-dir', 'mim', *options, cwd=work
+        *mim, 'train', 'mmdet', config, '--gpus', 0, '--work-dir', 'mim', *options, cwd=work
     )
     assert 'Epoch(train) [1][1/1]' in output
     output = run(
         *mim,
         'test',
         'mmdet',
-        SHAPES,
+        config,
         '--checkpoint',
         'mim/epoch_1.pth',
         '--gpus',
         0,
-        *short(1),
+        *SHORT,
         cwd=work,
     )
     assert 'coco/bbox_mAP' in output
@@ -125,27 +115,29 @@ def test_det_inferencer(trained, shapes, monkeypatch):
     assert (work / 'inferred/vis/000000.png').is_file()
 
 
-def test_checkpoint_of_another_arch(trained, run):
+def test_checkpoint_of_another_arch(trained):
+    from mmdet.apis import init_detector
+
     work, _ = trained
     medium = ROOT / 'configs/ssdlite/ssdlite_hadaptive-m_8xb24-600e_coco.py'
-    code = 'import sys, mmdet.apis; mmdet.apis.init_detector(*sys.argv[1:], device="cpu")'
-    output = run('-c', code, medium, 'run/epoch_1.pth', cwd=work, code=1)
-    assert "does not fit HadaptiveNet(arch='medium')" in output
-    assert "build the backbone with arch='small'" in output
+    with pytest.raises(ValueError, match=r"does not fit HadaptiveNet\(arch='medium'\)") as caught:
+        init_detector(str(medium), str(work / 'run/epoch_1.pth'), device='cpu')
+    assert "build the backbone with arch='small'" in str(caught.value)
 
 
-def test_demo(tmp_path, run):
+def test_demo(tmp_path, run_warm):
     tools = ROOT / 'tools'
-    code = f'import sys; sys.path.insert(0, {str(tools)!r}); import demo; demo.main(16, 4, 1)'
-    output = run('-c', code, cwd=tmp_path)
+    program = tmp_path / 'small_demo.py'
+    program.write_text('import demo\n\ndemo.main(16, 4, 1)\n')
+    output = run_warm(program, cwd=tmp_path, env=dict(PYTHONPATH=str(tools)))
     assert re.search(r'COCO mAP [01]\.\d{3} \(mAP50 .* on 4 validation images', output)
     for name in ('predictions.png', 'curves.png', 'epoch_1.pth'):
         assert (tmp_path / 'work_dirs/demo' / name).stat().st_size > 0
         assert f'work_dirs/demo/{name}' in output
 
 
-def test_missing_data_set(tmp_path, run):
-    output = run(ROOT / 'tools/train.py', SSDLITE, '--work-dir', 'run', cwd=tmp_path, code=1)
+def test_missing_data_set(tmp_path, run_warm):
+    output = run_warm(ROOT / 'tools/train.py', SSDLITE, '--work-dir', 'run', cwd=tmp_path, code=1)
     last = output.strip().splitlines()[-3:]
     assert 'instances_train2017.json does not exist' in ''.join(last)
     assert 'data_root' in ''.join(last)
@@ -169,11 +161,11 @@ model = dict(
     assert 'bbox_head.0' not in output
 
 
-def test_check_dataset(shapes, tmp_path, run):
+def test_check_dataset(shapes, tmp_path, run_warm):
     work = shapes.parents[1]
-    output = run(ROOT / 'tools/check_dataset.py', SHAPES, cwd=work)
+    output = run_warm(ROOT / 'tools/check_dataset.py', SHAPES, cwd=work)
     assert output.count('nothing wrong') == 2
-    output = run(
+    output = run_warm(
         ROOT / 'tools/check_dataset.py',
         SHAPES,
         '--cfg-options',
@@ -198,29 +190,40 @@ def coco(real_data, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('config', [SSDLITE, RETINANET], ids=['ssdlite', 'retinanet'])
-def test_coco_configs_train_and_validate(coco, run, config):
-    inner = 'dataset.dataset' if config is SSDLITE else 'dataset'
+# RetinaNet takes images of up to 1333 x 800 pixels.
+SMALL_IMAGES = (
+    'train_dataloader.dataset.pipeline.2.scale=(320,320)',
+    'val_dataloader.dataset.pipeline.1.scale=(320,320)',
+)
+
+
+@pytest.mark.parametrize(
+    ('config', 'inner', 'options'),
+    [(SSDLITE, 'dataset.dataset', ()), (RETINANET, 'dataset', SMALL_IMAGES)],
+    ids=['ssdlite', 'retinanet'],
+)
+def test_coco_configs_train_and_validate(coco, run_warm, config, inner, options):
     options = (
-        *short(1),
+        *SHORT,
         f'train_dataloader.{inner}.indices=2',
         'train_dataloader.batch_size=2',
         'val_dataloader.dataset.indices=2',
+        *options,
     )
-    output = run(ROOT / 'tools/train.py', config, '--work-dir', 'run', *options, cwd=coco)
+    output = run_warm(ROOT / 'tools/train.py', config, '--work-dir', 'run', *options, cwd=coco)
     assert re.search(r'Epoch\(train\) \[1\]\[\d+/\d+\].* loss_cls: \d', output)
     # After so few steps nothing may be found yet, and then MMDetection prints no mAP.
     assert re.search(r'Epoch\(val\) \[1\]\[\d+/\d+\]', output)
 
 
-def test_bccd_config_trains_and_validates(real_data, tmp_path, run):
+def test_bccd_config_trains_and_validates(real_data, tmp_path, run_warm):
     options = (
-        *short(1),
+        *SHORT,
         'train_dataloader.dataset.times=1',
         'train_dataloader.dataset.dataset.indices=8',
         'val_dataloader.dataset.indices=8',
     )
-    output = run(
+    output = run_warm(
         ROOT / 'tools/train.py', BCCD, '--work-dir', 'run', *options, cwd=tmp_path,
         env=dict(HADAPTIVE_DATA=str(real_data)),
     )  # fmt: skip

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from mmdet_hadaptive.analysis.markdown import markdown_table
@@ -13,6 +15,7 @@ def test_table():
     ]
 
 
-def test_a_row_of_another_length():
-    with pytest.raises(ValueError, match=r"must have 2 cells.* got \['a'\]"):
-        markdown_table(['name', 'number'], [['a']])
+@pytest.mark.parametrize('row', [['a'], ['a', '1', '2'], []])
+def test_a_row_of_another_length(row):
+    with pytest.raises(ValueError, match=f'must have 2 cells.* got {re.escape(str(row))}$'):
+        markdown_table(['name', 'number'], [['b', 1], row])

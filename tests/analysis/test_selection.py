@@ -218,13 +218,13 @@ def test_hook_records_a_training_and_goes_on_when_resumed(shapes, tmp_path, monk
     assert pictures == {'channels.png', 'pairs.png', *(f'features_{n}.png' for n in LAYERS)}
 
 
-def test_explain_selection(shapes, tmp_path, run):
+def test_explain_selection(shapes, tmp_path, run, run_warm):
     backbone = HadaptiveNet('small', out_indices=(3, 4))
     state = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
     torch.save(dict(state_dict=state, meta=dict()), tmp_path / 'checkpoint.pth')
     tool = ROOT / 'tools/explain_selection.py'
     arguments = (tool, CONFIG, 'checkpoint.pth', '--img')
-    output = run(*arguments, shapes / 'val', cwd=tmp_path)
+    output = run_warm(*arguments, shapes / 'val', cwd=tmp_path)
     assert '8 images of' in output
     assert '| stage3.1 | 4.000 |' in output
     assert (tmp_path / 'selection/features_stage4.2.png').stat().st_size > 0

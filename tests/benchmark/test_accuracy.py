@@ -11,6 +11,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
+from short_training import SHORT_TRAINING
 
 from mmdet_hadaptive.analysis.metrics import MAP, MAP_50, METRICS
 from mmdet_hadaptive.benchmark import accuracy
@@ -24,20 +25,13 @@ from mmdet_hadaptive.pretraining import pretrained_options
 
 ROOT = Path(__file__).parents[2]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
-OPTIONS = [
-    'train_cfg.max_epochs=1',
-    'train_dataloader.batch_size=4',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-]
 
 
-def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
+def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch, inherit):
     monkeypatch.chdir(shapes.parents[1])
-    runs = [Run(SHAPES, 3, tuple(OPTIONS))]
+    runs = [Run(inherit(SHAPES), 3, SHORT_TRAINING)]
     (result,) = train_all(runs, tmp_path)
-    assert (result['config'], result['seed'], result['epochs']) == (SHAPES.stem, 3, 1)
+    assert (result['config'], result['seed'], result['epochs']) == ('inherited', 3, 1)
     assert 0 <= result['coco/bbox_mAP'] <= result['coco/bbox_mAP_50'] <= 1
     assert json.loads((tmp_path / 'results.jsonl').read_text()) == result
     work_dir = tmp_path / runs[0].name

@@ -11,6 +11,7 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+TRAIN = ROOT / 'tools/train.py'
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 
 
@@ -20,33 +21,62 @@ def free_port():
         return str(sock.getsockname()[1])
 
 
-def environment(**variables):
-    return {
-        **os.environ,
-        'PYTHONPATH': os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')]),
-        'PYTHONWARNINGS': 'ignore',
-        'OMP_NUM_THREADS': '1',
-        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-        **variables,
-    }
+# The modules that the trainings are to import.
+FOLDERS = os.pathsep.join([str(HERE), str(ROOT / 'tests/helpers')])
 
 
-def start(*command, cwd, **variables):
-    return subprocess.Popen(
-        list(map(str, command)),
+def start_dist_train(*arguments, cwd):
+    """Runs our script as a user does."""
+    result = subprocess.run(
+        [ROOT / 'tools/dist_train.sh', *map(str, arguments)],
         cwd=cwd,
-        env=environment(**variables),
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join([FOLDERS, os.environ.get('PYTHONPATH', '')]),
+            'PYTHONWARNINGS': 'ignore',
+            'OMP_NUM_THREADS': '1',
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'PORT': free_port(),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=300,
     )
+    assert result.returncode == 0, result.stdout[-4000:]
+    return result.stdout
 
 
-def finish(*processes):
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-4000:]
-    return outputs
+# What launchers set for each of two processes.
+LAUNCHERS = {
+    'pytorch': lambda rank: dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2'),
+    'mpi': lambda rank: {
+        'OMPI_COMM_WORLD_RANK': rank,
+        'OMPI_COMM_WORLD_LOCAL_RANK': rank,
+        'OMPI_COMM_WORLD_SIZE': '2',
+    },
+    'slurm': lambda rank: {
+        'SLURM_PROCID': rank,
+        'SLURM_LOCALID': rank,
+        'SLURM_NTASKS': '2',
+        'SLURM_NODELIST': 'localhost',
+    },
+}
+
+
+@pytest.fixture
+def run_two(fork):
+    """Runs a Python file in two processes, which find each other, and returns their outputs."""
+
+    def run(launcher, *arguments, cwd, **variables):
+        address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+        env = dict(PYTHONPATH=FOLDERS, **address, **variables)
+        processes = [
+            fork(*arguments, cwd=cwd, env=env | LAUNCHERS[launcher](str(rank))) for rank in range(2)
+        ]
+        return [finish() for finish in processes]
+
+    return run
 
 
 @pytest.fixture
@@ -55,7 +85,7 @@ def config(shapes, tmp_path):
     path = tmp_path / 'recorded.py'
     path.write_text(f"""
 _base_ = {str(SHAPES)!r}
-custom_imports = dict(imports=['mmdet_hadaptive', 'rank_recorder'])
+custom_imports = dict(imports=['mmdet_hadaptive', 'rank_recorder', 'fast_mmengine'])
 custom_hooks = [*_base_.custom_hooks, dict(type='RankRecorder')]
 train_dataloader = dict(batch_size=2, num_workers=0)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
@@ -76,11 +106,11 @@ def assert_equal(first, second):
     assert [name for name in names if not torch.equal(first[name], second[name])] == []
 
 
-def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_path):
+def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_path, run_two):
     work = shapes.parents[1]
     out = tmp_path / 'run'
-    command = (ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', out)
-    (output,) = finish(start(*command, cwd=work, PORT=free_port()))
+    options = ('--work-dir', out, '--cfg-options', 'default_hooks.logger.interval=1')
+    output = start_dist_train(config, 2, *options, 'train_cfg.max_epochs=1', cwd=work)
     assert 'Epoch(train) [1][4/4]' in output.replace('[ ', '[')
     assert 'Epoch(val) [1]' in output
     first = states(out)
@@ -89,8 +119,10 @@ def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_pa
     assert not torch.isin(*numbers).any(), 'both processes draw the same noise'
     temperatures = {v.item() for k, v in first[0].items() if k.endswith('temperature')}
     assert temperatures != {4.0}
-    resume = ('--resume', '--cfg-options', 'train_cfg.max_epochs=2')
-    (output,) = finish(start(*command, *resume, cwd=work, PORT=free_port()))
+    output, _ = run_two(
+        'pytorch', TRAIN, config, '--launcher', 'pytorch', '--resume', *options,
+        'train_cfg.max_epochs=2', cwd=work,
+    )  # fmt: skip
     assert 'resumed epoch: 1, iter: 4' in output
     second = states(out)
     assert_equal(*second)
@@ -102,44 +134,17 @@ def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_pa
             assert 0.995**4 - 1e-6 < second[0][name] / first[0][name] < 1.005**4 + 1e-6
 
 
-# What the launchers set for each process.
-LAUNCHERS = {
-    'mpi': lambda rank: {
-        'OMPI_COMM_WORLD_RANK': rank,
-        'OMPI_COMM_WORLD_LOCAL_RANK': rank,
-        'OMPI_COMM_WORLD_SIZE': '2',
-    },
-    'slurm': lambda rank: {
-        'SLURM_PROCID': rank,
-        'SLURM_LOCALID': rank,
-        'SLURM_NTASKS': '2',
-        'SLURM_NODELIST': 'localhost',
-    },
-}
-
-
-@pytest.mark.parametrize('launcher', LAUNCHERS)
-def test_other_launchers(config, shapes, tmp_path, launcher):
+@pytest.mark.parametrize('launcher', ['mpi', 'slurm'])
+def test_other_launchers(config, shapes, tmp_path, launcher, run_two):
     out = tmp_path / 'run'
-    address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-    command = (sys.executable, ROOT / 'tools/train.py', config, '--launcher', launcher)
-    finish(
-        *(
-            start(
-                *command, '--work-dir', out, cwd=shapes.parents[1],
-                **address, **LAUNCHERS[launcher](str(rank)),
-            )
-            for rank in range(2)
-        )
-    )  # fmt: skip
+    command = (TRAIN, config, '--launcher', launcher, '--work-dir', out)
+    run_two(launcher, *command, cwd=shapes.parents[1])
     assert_equal(*states(out))
     assert (out / 'epoch_1.pth').is_file()
 
 
 @pytest.mark.parametrize('script', ['joint_gradient.py', 'channels_last_gradient.py'])
-def test_gradients_are_those_of_the_joint_batch(tmp_path, script):
-    run = (sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2')
-    port = f'--master_port={free_port()}'
-    (output,) = finish(start(*run, port, HERE / script, cwd=tmp_path, CUDA_VISIBLE_DEVICES=''))
-    assert 'rank 0: gradients' in output
-    assert 'rank 1: gradients' in output
+def test_gradients_are_those_of_the_joint_batch(tmp_path, script, run_two):
+    outputs = run_two('pytorch', HERE / script, cwd=tmp_path, CUDA_VISIBLE_DEVICES='')
+    for rank, output in enumerate(outputs):
+        assert f'rank {rank}: gradients' in output

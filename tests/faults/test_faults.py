@@ -3,59 +3,47 @@
 import ctypes
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from short_training import SHORT_TRAINING
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+TRAIN = ROOT / 'tools/train.py'
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
-OPTIONS = (
-    '--cfg-options',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.batch_size=4',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-    'default_hooks.logger.interval=1',
-)
+OPTIONS = ('--cfg-options', *SHORT_TRAINING)
 
 
-def test_killed_trainings_lose_nothing(tmp_path, run):
-    output = run(HERE / 'soak.py', '--kills', 2, cwd=tmp_path)
+def test_killed_trainings_lose_nothing(tmp_path, run_warm):
+    output = run_warm(HERE / 'soak.py', '--kills', 2, cwd=tmp_path)
     assert output.count('all checkpoints whole') == 2
     assert 'kill 2 before pointer' in output
     assert 'bitwise the weights' in output
 
 
-def train(shapes, work_dir, *options, limit=None, config=SHAPES):
-    tool = ROOT / 'tools/train.py'
-    result = subprocess.run(
-        [sys.executable, '-W', 'ignore', tool, config, '--work-dir', work_dir, *OPTIONS, *options],
-        cwd=shapes.parents[1],
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'PYTHONPATH': os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')]),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=limit,
-        timeout=300,
-    )
-    assert result.returncode == 1, result.stdout[-3000:]
-    return result.stdout
+@pytest.fixture
+def train(shapes, run_warm):
+    def run(work_dir, *options, config=SHAPES, program=TRAIN):
+        return run_warm(
+            program, config, '--work-dir', work_dir, *OPTIONS, *options,
+            cwd=shapes.parents[1], env=dict(PYTHONPATH=str(HERE)), code=1,
+        )  # fmt: skip
+
+    return run
 
 
-def test_full_disk(shapes, tmp_path):
+def test_full_disk(train, tmp_path):
+    program = tmp_path / 'limited.py'
     # The kernel refuses to write more than this to a file, as it does on a full disk.
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-
-    output = train(shapes, tmp_path / 'run', 'train_cfg.max_epochs=1', limit=limit)
+    program.write_text(f"""
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+runpy.run_path({str(TRAIN)!r}, run_name='__main__')
+""")
+    output = train(tmp_path / 'run', program=program)
     message = output.strip().splitlines()[-2:]
     assert re.search(r'File too large: .*epoch_1\.pth \(\d+\.\d MiB\) was not written', message[0])
     assert 'MiB are free there' in message[0]
@@ -72,16 +60,26 @@ def test_read_only_work_dir(shapes, tmp_path):
     folder = tmp_path / 'read_only'
     folder.mkdir(mode=0o555)
     try:
-        output = train(shapes, folder / 'run', limit=obey_permissions)
+        # The right is lost when a program is started.
+        result = subprocess.run(
+            [sys.executable, '-W', 'ignore', TRAIN, SHAPES, '--work-dir', folder / 'run', *OPTIONS],
+            cwd=shapes.parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=obey_permissions,
+            timeout=300,
+        )
     except subprocess.SubprocessError:
         pytest.skip('root without CAP_SETPCAP can write everywhere: run as another user')
-    assert f"error: [Errno 13] Permission denied: '{folder / 'run'}" in output
-    assert '--work-dir' in output.splitlines()[-1]
+    assert result.returncode == 1
+    assert f"error: [Errno 13] Permission denied: '{folder / 'run'}" in result.stdout
+    assert '--work-dir' in result.stdout.splitlines()[-1]
 
 
-def test_invalid_loss(shapes, tmp_path):
+def test_invalid_loss(train, shapes, tmp_path):
     options = ('optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_epochs=3')
-    output = train(shapes, tmp_path / 'run', *options)
+    output = train(tmp_path / 'run', *options)
     message = output[output.index('FloatingPointError') :]
     found = re.search(r'not finite in iteration (\d+) \(epoch (\d+), batch (\d+)\): loss', message)
     iteration, epoch, batch = map(int, found.groups())
@@ -93,14 +91,14 @@ def test_invalid_loss(shapes, tmp_path):
     assert 'remedy' in message
 
 
-def test_invalid_weights_are_not_saved(shapes, tmp_path):
+def test_invalid_weights_are_not_saved(train, tmp_path):
     config = tmp_path / 'invalid.py'
     config.write_text(f"""
 _base_ = {str(SHAPES)!r}
 custom_imports = dict(imports=['mmdet_hadaptive', 'invalid_weights'])
 custom_hooks = [*_base_.custom_hooks, dict(type='InvalidWeightsHook')]
 """)
-    output = train(shapes, tmp_path / 'run', 'train_cfg.max_epochs=3', config=config)
+    output = train(tmp_path / 'run', 'train_cfg.max_epochs=3', config=config)
     message = output[output.index('FloatingPointError') :]
     assert '1 weights are not finite after iteration 8, and are not saved: ' in message
     assert f'last checkpoint with finite weights: {tmp_path / "run/epoch_1.pth"}' in message

@@ -15,21 +15,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from short_training import SHORT_TRAINING
 
 ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = sysconfig.get_path('purelib')
 SHAPES = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s_shapes.py'
 OPTIONS = (
     '--cfg-options',
-    'train_cfg.max_epochs=1',
+    *SHORT_TRAINING,
     'train_cfg.val_interval=1',
     'train_dataloader.dataset.times=1',
     'train_dataloader.dataset.dataset.indices=4',
     'train_dataloader.batch_size=2',
     'val_dataloader.dataset.indices=2',
-    'default_hooks.logger.interval=1',
-    *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
-    *(f'{split}_dataloader.persistent_workers=False' for split in ('val', 'test')),
 )
 
 

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, init_default_scope
+from short_training import SHORT_TRAINING
 
 from mmdet_hadaptive.backbones import ARCHITECTURES
 
@@ -24,21 +25,17 @@ DETECTORS = sorted(
 )
 
 
-def short(epochs):
-    return (
-        '--cfg-options',
-        f'train_cfg.max_epochs={epochs}',
-        'train_dataloader.batch_size=4',
-        'param_scheduler.0.end=1',
-        'param_scheduler.1.begin=1',
-        'default_hooks.logger.interval=1',
-        *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
-        *(f'{split}_dataloader.persistent_workers=False' for split in ('val', 'test')),
-    )
+TWO_EPOCHS = (
+    '--cfg-options',
+    *SHORT_TRAINING,
+    'train_cfg.max_epochs=2',
+    'param_scheduler.0.end=1',
+    'param_scheduler.1.begin=1',
+)
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory, run):
+def trained(tmp_path_factory, run_warm):
     """Two epochs on a tiny ImageNet; returns the working directory and the output."""
     work = tmp_path_factory.mktemp('pretraining')
     root = work / 'data/imagenet'
@@ -51,7 +48,8 @@ def trained(tmp_path_factory, run):
             cv2.imwrite(str(root / split / name), noise.integers(0, 255, (64, 64, 3), np.uint8))
         lines = [f'{name} {i % 2}\n' for i, name in enumerate(names)]
         (root / f'meta/{split}.txt').write_text(''.join(lines))
-    return work, run(ROOT / 'tools/train.py', IN1K, '--work-dir', 'run', *short(2), cwd=work)
+    output = run_warm(ROOT / 'tools/train.py', IN1K, '--work-dir', 'run', *TWO_EPOCHS, cwd=work)
+    return work, output
 
 
 def classifier(path):
@@ -114,19 +112,19 @@ def test_two_epochs(trained):
     assert not torch.equal(state['head.layers.1.fc.weight'], raw['head.layers.1.fc.weight'])
 
 
-def test_validation_by_the_test_script(trained, run):
+def test_validation_by_the_test_script(trained, run_warm):
     work, _ = trained
-    output = run(ROOT / 'tools/test.py', IN1K, 'run/epoch_2.pth', *short(2), cwd=work)
+    output = run_warm(ROOT / 'tools/test.py', IN1K, 'run/epoch_2.pth', *TWO_EPOCHS, cwd=work)
     assert re.search(r'Epoch\(test\) \[1/1\] accuracy/top1', output)
 
 
-def test_mim(trained, run):
+def test_mim(trained, run, inherit):
     if next(metadata.Distribution.discover(name='mmdet'), None) is None:
         pytest.skip('OpenMIM knows the official stack only: run without STACK=onedl')
     work, _ = trained
     output = run(
-        '-m', 'mim', 'train', 'mmpretrain', IN1K, '--gpus', 0, '--work-dir', 'mim', *short(2),
-        'train_dataloader.dataset.indices=4', cwd=work,
+        '-m', 'mim', 'train', 'mmpretrain', inherit(IN1K), '--gpus', 0, '--work-dir', 'mim',
+        *TWO_EPOCHS, 'train_dataloader.dataset.indices=4', cwd=work,
     )  # fmt: skip
     assert 'Epoch(train) [2][1/1]' in output
 

@@ -83,8 +83,8 @@ OUR_NAMES = {
 }
 
 
-def test_every_tap_of_the_reference(reference, tmp_path, run):
-    run(ROOT / 'tools/convert_checkpoint.py', reference, 'small.pth', cwd=tmp_path)
+def test_every_tap_of_the_reference(reference, tmp_path, run_warm):
+    run_warm(ROOT / 'tools/convert_checkpoint.py', reference, 'small.pth', cwd=tmp_path)
     net = HadaptiveNet(
         'small',
         out_indices=(1, 2, 3, 4, 5),
@@ -243,7 +243,7 @@ def test_another_arch_is_refused(tmp_path):
         convert_released_checkpoint(tmp_path / 'a.pth', 'tiny')
 
 
-def test_files_that_are_no_plain_weights_are_refused(tmp_path, run):
+def test_files_that_are_no_plain_weights_are_refused(tmp_path, run_warm):
     tool = ROOT / 'tools/convert_checkpoint.py'
     content = released(tmp_path / 'whole.pth', 'small')
     whole = (tmp_path / 'whole.pth').read_bytes()
@@ -257,7 +257,7 @@ def test_files_that_are_no_plain_weights_are_refused(tmp_path, run):
         (tmp_path / 'a.pth').write_bytes(damaged)
         with pytest.raises(ValueError, match=r'a\.pth cannot be read as plain weights'):
             convert_released_checkpoint(tmp_path / 'a.pth')
-    output = run(tool, 'a.pth', 'b.pth', cwd=tmp_path, code=1)
+    output = run_warm(tool, 'a.pth', 'b.pth', cwd=tmp_path, code=1)
     assert output.startswith('error: a.pth cannot be read as plain weights: ')
     assert len(output.splitlines()) == 1
     assert not (tmp_path / 'b.pth').exists()
