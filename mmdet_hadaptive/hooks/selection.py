@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
 from ..analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
 from ..analysis.selection_statistics import SelectionStatistics, adaptive_layers, collect_statistics
 
@@ -25,7 +26,8 @@ class SelectionHook(Hook):
     Scalars go to every backend of the run's visualizer, under ``ach/LAYER/`` for the training
     (over the epoch so far) and ``ach_val/LAYER/`` for the validation: temperature, entropy of
     the scores, and the effective numbers of channels and pairs
-    (:meth:`SelectionStatistics.scalars`).
+    (:meth:`SelectionStatistics.scalars`); and for the validation ``product_share``, how much of
+    the output of the bottleneck comes from its products (:attr:`ProductStatistics.share`).
 
     At the end the folder ``selection`` of the work directory gets, also for resumed runs as a
     whole: ``channels.png`` (how often each channel was selected, over the epochs),
@@ -78,14 +80,24 @@ class SelectionHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Starts to count."""
         self._val = ExitStack()
-        layers = adaptive_layers(_unwrapped(runner))
-        self._val_counts = self._val.enter_context(collect_statistics(layers))
+        model = _unwrapped(runner)
+        self._val_counts = self._val.enter_context(collect_statistics(adaptive_layers(model)))
+        self._val_products = self._val.enter_context(
+            collect_product_statistics(product_bottlenecks(model))
+        )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Writes scalars."""
         self._val.close()
         _join(self._val_counts)
         self._write(runner, 'ach_val', self._val_counts, runner.epoch)
+        for statistics in self._val_products.values():
+            for value in statistics.sums.values():
+                all_reduce(value)
+        runner.visualizer.add_scalars(
+            {f'ach_val/{name}/product_share': s.share for name, s in self._val_products.items()},
+            step=runner.epoch,
+        )
         self.pairs = {
             name: counts.pair_frequencies.cpu() for name, counts in self._val_counts.items()
         }
