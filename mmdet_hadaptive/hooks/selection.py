@@ -67,7 +67,8 @@ class SelectionHook(Hook):
     ) -> None:
         """Writes scalars."""
         if self.every_n_train_iters(runner, self.interval):
-            self._write(runner, 'ach', self._train_counts, runner.iter + 1)
+            scalars = _describe(runner, 'ach', self._train_counts)
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Adds the epoch to the history."""
@@ -90,14 +91,13 @@ class SelectionHook(Hook):
         """Writes scalars."""
         self._val.close()
         _join(self._val_counts)
-        self._write(runner, 'ach_val', self._val_counts, runner.epoch)
         for statistics in self._val_products.values():
             for value in statistics.sums.values():
                 all_reduce(value)
-        runner.visualizer.add_scalars(
-            {f'ach_val/{name}/product_share': s.share for name, s in self._val_products.items()},
-            step=runner.epoch,
-        )
+        scalars = _describe(runner, 'ach_val', self._val_counts)
+        for name, products in self._val_products.items():
+            scalars[f'ach_val/{name}/product_share'] = products.share
+        runner.visualizer.add_scalars(scalars, step=runner.epoch)
         self.pairs = {
             name: counts.pair_frequencies.cpu() for name, counts in self._val_counts.items()
         }
@@ -132,18 +132,18 @@ class SelectionHook(Hook):
             runner.visualizer.add_image(f'selection/{path.stem}', image, runner.epoch)
         runner.logger.info(f'What the layers selected: {folder}')
 
-    def _write(
-        self, runner: Runner, group: str, counts: dict[str, SelectionStatistics], step: int
-    ) -> None:
-        layers = adaptive_layers(_unwrapped(runner))
-        scalars = {
-            f'{group}/{name}/{key}': value
-            for name, statistics in counts.items()
-            for key, value in dict(
-                temperature=layers[name].temperature.item(), **statistics.scalars()
-            ).items()
-        }
-        runner.visualizer.add_scalars(scalars, step=step)
+
+def _describe(
+    runner: Runner, group: str, counts: dict[str, SelectionStatistics]
+) -> dict[str, float]:
+    layers = adaptive_layers(_unwrapped(runner))
+    return {
+        f'{group}/{name}/{key}': value
+        for name, statistics in counts.items()
+        for key, value in dict(
+            temperature=layers[name].temperature.item(), **statistics.scalars()
+        ).items()
+    }
 
 
 def _unwrapped(runner: Runner) -> nn.Module:
