@@ -108,12 +108,12 @@ class ProductStatistics:
     @property
     def mean_contribution(self) -> Tensor:
         """(out_channels,), float64: over images and positions."""
-        return self.sums['contribution'] / self.sums['positions']
+        return self._mean('contribution', 'positions')
 
     @property
     def mean_scores(self) -> Tensor:
         """(C,), float64: over images."""
-        return self.sums['scores'] / self.sums['images']
+        return self._mean('scores', 'images')
 
     @property
     def share(self) -> float:
@@ -125,8 +125,13 @@ class ProductStatistics:
         return (self._variance('contribution') / self._variance('output')).item()
 
     def _variance(self, name: str) -> Tensor:
-        mean = self.sums[name] / self.sums['positions']
-        return self.sums[f'{name}_squares'] / self.sums['positions'] - mean.square().sum()
+        mean = self._mean(name, 'positions')
+        return self._mean(f'{name}_squares', 'positions') - mean.square().sum()
+
+    def _mean(self, name: str, count: str) -> Tensor:
+        if not self.sums[count]:
+            raise ValueError('no image has been counted: run the model on training images first')
+        return self.sums[name] / self.sums[count]
 
 
 @contextmanager

@@ -129,45 +129,9 @@ def test_random_selection_differs_between_images_and_not_between_runs():
     assert torch.equal(selected(bottleneck, x), before)
 
 
-def train_on(label, selection):
-    """A classifier whose only nonlinearity, but for the bounds of the products, is the products."""
-    torch.manual_seed(0)
-    bottleneck = AdaptiveBottleneck(
-        2, 3, AdaptiveCrossHadamard(2, 2, selection=selection), kernel_size=1
-    )
-    # Hardswish is a square in its middle, from which products can be had as well.
-    bottleneck.depthwise.act = nn.Identity()
-    # Channels without a mean: their product says nothing about the sign of a sum.
-    bottleneck.expansion.norm = nn.BatchNorm2d(2, affine=False)
-    net = nn.Sequential(bottleneck, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.05)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, steps := 120)
-
-    def draw(count):
-        x = torch.rand(count, 2, 1, 1) * 2 - 1
-        return x, label(x[:, 0, 0, 0], x[:, 1, 0, 0]) > 0
-
-    for _ in range(steps):
-        x, wanted = draw(128)
-        loss = F.binary_cross_entropy_with_logits(net(x)[:, 0], wanted.float())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    net.eval().requires_grad_(False)
-    training, (images, wanted) = draw(512)[0], draw(2000)
-    with collect_product_statistics(product_bottlenecks(net)) as statistics:
-        net(training)
-
-    def accuracy(model):
-        return ((model(images)[:, 0] > 0) == wanted).float().mean().item()
-
-    return net, statistics, accuracy
-
-
 @pytest.mark.parametrize('selection', ['adaptive', 'fixed'])
-def test_the_measure_tells_products_that_matter_from_those_that_do_not(selection):
-    net, statistics, accuracy = train_on(lambda a, b: a * b, selection)
+def test_the_measure_tells_products_that_matter_from_those_that_do_not(train_tiny, selection):
+    net, statistics, accuracy = train_tiny('product', selection)
     assert accuracy(net) > 0.95
     rows = [*measure_products(net, statistics, accuracy)]
     assert [row.layer for row in rows] == ['all', '0']
@@ -177,7 +141,7 @@ def test_the_measure_tells_products_that_matter_from_those_that_do_not(selection
         [(selection == 'fixed',) * 2] * 2
     )
 
-    net, statistics, accuracy = train_on(lambda a, b: a + b, selection)
+    net, statistics, accuracy = train_tiny('sum', selection)
     assert accuracy(net) > 0.95
     rows = [*measure_products(net, statistics, accuracy)]
     assert min(row.constant for row in rows) > accuracy(net) - 0.02
