@@ -1,8 +1,10 @@
 """Measures detectors on the data of their configs: the training and the validation images."""
 
 import copy
+import io
 import logging
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -97,10 +99,11 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
             evaluator.process(detector.val_step(batch), batch)
         logger = MMLogger.get_current_instance()
         level = logger.level
-        # The metric writes a table each time.
+        # The metric logs and prints tables each time.
         logger.setLevel(logging.WARNING)
         try:
-            metrics = evaluator.evaluate(len(loader.dataset))
+            with redirect_stdout(io.StringIO()):
+                metrics = evaluator.evaluate(len(loader.dataset))
         finally:
             logger.setLevel(level)
         if MAP not in metrics:
