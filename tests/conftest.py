@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +32,11 @@ if not torch.cuda.is_available():
 # Registers what the tests build by its name, where MMDetection is installed; not earlier, as that
 # imports Triton.
 import mmdet_hadaptive  # noqa: E402, F401
+from mmdet_hadaptive.analysis.product_statistics import (  # noqa: E402
+    collect_product_statistics,
+    product_bottlenecks,
+)
+from mmdet_hadaptive.layers import AdaptiveBottleneck, AdaptiveCrossHadamard  # noqa: E402
 
 if find_spec('mmengine') is not None:
     import fast_mmengine  # noqa: F401
@@ -66,6 +73,48 @@ def shapes(tmp_path_factory) -> Path:
     from mmdet_hadaptive.datasets import make_shapes
 
     return make_shapes(tmp_path_factory.mktemp('work') / 'data' / 'shapes', 16, 8)
+
+
+@lru_cache
+def _train_tiny(task, selection):
+    torch.manual_seed(0)
+    bottleneck = AdaptiveBottleneck(
+        2, 3, AdaptiveCrossHadamard(2, 2, selection=selection), kernel_size=1
+    )
+    # Hardswish is a square in its middle, from which products can be had as well.
+    bottleneck.depthwise.act = nn.Identity()
+    # Channels without a mean: their product says nothing about the sign of a sum.
+    bottleneck.expansion.norm = nn.BatchNorm2d(2, affine=False)
+    net = nn.Sequential(bottleneck, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, steps := 120)
+
+    def draw(count):
+        x = torch.rand(count, 2, 1, 1) * 2 - 1
+        return x, (x.prod(1) if task == 'product' else x.sum(1)).flatten() > 0
+
+    for _ in range(steps):
+        x, wanted = draw(128)
+        loss = nn.functional.binary_cross_entropy_with_logits(net(x)[:, 0], wanted.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    net.eval().requires_grad_(False)
+    images, wanted = draw(2000)
+    with collect_product_statistics(product_bottlenecks(net)) as statistics:
+        net(draw(512)[0])
+    return net, statistics, lambda net: ((net(images)[:, 0] > 0) == wanted).float().mean().item()
+
+
+@pytest.fixture(scope='session')
+def train_tiny():
+    """Trains a classifier of two inputs whose only nonlinearity is a product.
+
+    It takes the task, the sign of the 'product' or of the 'sum' of the inputs, and the selection,
+    and returns the network, the statistics of its products, and what measures its accuracy.
+    """
+    return _train_tiny
 
 
 @pytest.fixture

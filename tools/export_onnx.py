@@ -44,6 +44,15 @@ def main() -> None:
         help='largest difference to accept, default 1e-3; inf: even an image without detections',
     )
     parser.add_argument(
+        '--prune',
+        type=float,
+        nargs='?',
+        const=1e-3,
+        metavar='LOSS',
+        help='remove the products that the validation mAP does not need; it may fall by LOSS, '
+        'default 1e-3',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
     )
     args = vars(parser.parse_args())
@@ -53,6 +62,8 @@ def main() -> None:
         report = export_onnx(config, **args)
     except (ExportError, OSError) as error:
         raise SystemExit(f'nothing is written: {error}') from error
+    if report.pruning:
+        print(report.pruning)
     print(f'images    {report.input_shape}')
     for name, shape in report.output_shapes.items():
         print(f'{name:9} {shape}')

@@ -18,7 +18,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..deploy import fuse_for_inference
+from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
+from ..deploy import fuse_for_inference, prune_products
 from ..layers import AdaptiveCrossHadamard
 from ..ops import append_products, gumbel_top_k
 from ..runtime.onnx_session import create_session
@@ -39,14 +40,20 @@ def make_eager_backbones() -> Functions:
     }
 
 
-def make_onnx_backbones(arch: str, threads: int) -> Functions:
+def make_onnx_backbones(arch: str, threads: int, pruned: bool = False) -> Functions:
     """Makes a fused backbone and MMDetection's MobileNetV2 (as in its SSDLite) in ONNX Runtime.
 
     Args:
         arch: 'small', 'medium' or 'large'.
         threads: Threads of ONNX Runtime.
+        pruned: Whether the backbone has lost its products.
     """
-    ours = fuse_for_inference(_backbone(type='HadaptiveNet', arch=arch, out_indices=(3, 4)))
+    net = _backbone(type='HadaptiveNet', arch=arch, out_indices=(3, 4))
+    if pruned:
+        with collect_product_statistics(product_bottlenecks(net)) as statistics, torch.no_grad():
+            net(torch.randn(1, 3, _SIDE_LENGTH, _SIDE_LENGTH))
+        net, _ = prune_products(net, statistics, lambda model: 0.0)
+    ours = fuse_for_inference(net)
     # The exporter and ONNX Runtime fold its batch normalisations.
     other = _backbone(type='MobileNetV2', out_indices=(4, 7))
     return {'ours': _onnx_runner(ours, threads), 'other': _onnx_runner(other, threads)}

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 
-from ..deploy import fuse_for_inference
+from ..analysis.evaluation import collect_on_training_images, make_evaluation
+from ..deploy import PruningReport, fuse_for_inference, prune_products
 from ..runtime.files import write_whole
 from ..runtime.onnx_session import create_session
 from .checkpoint import load_detector
@@ -21,6 +23,9 @@ from .preprocessing import Preprocessing, set_input_size
 from .support import Mode
 from .suppression import append_nms
 
+# Training images on which it is measured what products contribute.
+_NUM_IMAGES = 100
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -33,6 +38,7 @@ class ExportReport:
         image: The image that PyTorch and ONNX Runtime both saw.
         difference: The largest absolute difference between their outputs. Of mode 'nms', between
             a detection of one and the nearest of the same class of the other, in pixels or score.
+        pruning: What was removed from the detector before; None if it was not pruned.
     """
 
     file: Path
@@ -40,6 +46,7 @@ class ExportReport:
     output_shapes: dict[str, tuple[int | str, ...]]
     image: str
     difference: float
+    pruning: PruningReport | None = None
 
 
 def export_onnx(
@@ -55,11 +62,12 @@ def export_onnx(
     size: tuple[int, int] | None = None,
     image: str | Path | None = None,
     tolerance: float = 1e-3,
+    prune: float | None = None,
 ) -> ExportReport:
     """Exports a detector, runs it beside PyTorch on an image, and writes it if they agree.
 
     What is exported is the fused copy (:func:`mmdet_hadaptive.deploy.fuse_for_inference`); it is
-    compared with the detector itself.
+    compared with the detector itself, after it was pruned if that is asked for.
 
     The file's ``metadata_props`` hold, each in JSON: ``mode``, ``classes``, the attributes of
     :class:`Preprocessing`, of mode 'nms' ``score_threshold``, ``iou_threshold``,
@@ -83,13 +91,16 @@ def export_onnx(
         image: Image for the comparison; by default the first of the config's test data.
         tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
             is detected, and nothing compared.
+        prune: How much mAP may be lost on the config's validation data by removing products and
+            freezing selections (:func:`mmdet_hadaptive.deploy.prune_products`), measured on
+            training images; None for a detector with all of its products.
 
     Returns:
         What was written.
 
     Raises:
         ExportError: If the detector cannot be exported, the checkpoint or the image cannot be
-            used, or the outputs differ. Nothing is written.
+            used, it cannot be pruned, or the outputs differ. Nothing is written.
         OSError: If a file cannot be read or written.
     """
     if exporter not in EXPORTERS:
@@ -100,6 +111,9 @@ def export_onnx(
         set_input_size(config, *size)
     preprocessing = Preprocessing.from_config(config)
     detector, classes = load_detector(config, checkpoint)
+    pruning = None
+    if prune is not None:
+        detector, pruning = _prune(config, detector, prune)
     network = ExportNetwork(fuse_for_inference(detector), mode, preprocessing, normalize)
 
     image = str(image or first_test_image(config))
@@ -125,4 +139,15 @@ def export_onnx(
         output_shapes={output.name: tuple(output.shape) for output in session.get_outputs()},
         image=image,
         difference=difference,
+        pruning=pruning,
     )
+
+
+def _prune(
+    config: Config, detector: BaseModel, tolerance: float
+) -> tuple[BaseModel, PruningReport]:
+    try:
+        statistics = collect_on_training_images(detector, config, _NUM_IMAGES)
+        return prune_products(detector, statistics, make_evaluation(config), tolerance)
+    except ValueError as error:
+        raise ExportError(f'the detector cannot be pruned: {error}') from error

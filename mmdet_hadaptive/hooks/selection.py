@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
 from ..analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
 from ..analysis.selection_statistics import SelectionStatistics, adaptive_layers, collect_statistics
 
@@ -25,7 +26,8 @@ class SelectionHook(Hook):
     Scalars go to every backend of the run's visualizer, under ``ach/LAYER/`` for the training
     (over the epoch so far) and ``ach_val/LAYER/`` for the validation: temperature, entropy of
     the scores, and the effective numbers of channels and pairs
-    (:meth:`SelectionStatistics.scalars`).
+    (:meth:`SelectionStatistics.scalars`); and for the validation ``product_share``, how much of
+    the output of the bottleneck comes from its products (:attr:`ProductStatistics.share`).
 
     At the end the folder ``selection`` of the work directory gets, also for resumed runs as a
     whole: ``channels.png`` (how often each channel was selected, over the epochs),
@@ -65,7 +67,8 @@ class SelectionHook(Hook):
     ) -> None:
         """Writes scalars."""
         if self.every_n_train_iters(runner, self.interval):
-            self._write(runner, 'ach', self._train_counts, runner.iter + 1)
+            scalars = _describe(runner, 'ach', self._train_counts)
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Adds the epoch to the history."""
@@ -78,14 +81,23 @@ class SelectionHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Starts to count."""
         self._val = ExitStack()
-        layers = adaptive_layers(_unwrapped(runner))
-        self._val_counts = self._val.enter_context(collect_statistics(layers))
+        model = _unwrapped(runner)
+        self._val_counts = self._val.enter_context(collect_statistics(adaptive_layers(model)))
+        self._val_products = self._val.enter_context(
+            collect_product_statistics(product_bottlenecks(model))
+        )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Writes scalars."""
         self._val.close()
         _join(self._val_counts)
-        self._write(runner, 'ach_val', self._val_counts, runner.epoch)
+        for statistics in self._val_products.values():
+            for value in statistics.sums.values():
+                all_reduce(value)
+        scalars = _describe(runner, 'ach_val', self._val_counts)
+        for name, products in self._val_products.items():
+            scalars[f'ach_val/{name}/product_share'] = products.share
+        runner.visualizer.add_scalars(scalars, step=runner.epoch)
         self.pairs = {
             name: counts.pair_frequencies.cpu() for name, counts in self._val_counts.items()
         }
@@ -120,18 +132,18 @@ class SelectionHook(Hook):
             runner.visualizer.add_image(f'selection/{path.stem}', image, runner.epoch)
         runner.logger.info(f'What the layers selected: {folder}')
 
-    def _write(
-        self, runner: Runner, group: str, counts: dict[str, SelectionStatistics], step: int
-    ) -> None:
-        layers = adaptive_layers(_unwrapped(runner))
-        scalars = {
-            f'{group}/{name}/{key}': value
-            for name, statistics in counts.items()
-            for key, value in dict(
-                temperature=layers[name].temperature.item(), **statistics.scalars()
-            ).items()
-        }
-        runner.visualizer.add_scalars(scalars, step=step)
+
+def _describe(
+    runner: Runner, group: str, counts: dict[str, SelectionStatistics]
+) -> dict[str, float]:
+    layers = adaptive_layers(_unwrapped(runner))
+    return {
+        f'{group}/{name}/{key}': value
+        for name, statistics in counts.items()
+        for key, value in dict(
+            temperature=layers[name].temperature.item(), **statistics.scalars()
+        ).items()
+    }
 
 
 def _unwrapped(runner: Runner) -> nn.Module:

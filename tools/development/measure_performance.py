@@ -50,6 +50,8 @@ def list_comparisons(threads: int) -> dict[str, Callable[[], performance.Functio
     for arch in ('small', 'medium', 'large'):
         name = f'backbone {arch[0].upper()} / MobileNetV2, ONNX Runtime'
         comparisons[name] = partial(performance.make_onnx_backbones, arch, threads)
+        name = f'backbone {arch[0].upper()} without products / MobileNetV2, ONNX Runtime'
+        comparisons[name] = partial(performance.make_onnx_backbones, arch, threads, pruned=True)
     for name, shape in LAYERS.items():
         make = partial(performance.make_layers, *shape)
         comparisons[f'ACH / one-hot, {name}'] = partial(make, whole=True)

@@ -1,0 +1,122 @@
+import runpy
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from mmdet.models import SingleStageDetector
+
+from mmdet_hadaptive.export import ExportError, evaluate_onnx, export_onnx, quantize_onnx
+from mmdet_hadaptive.runtime.onnx_session import create_session
+
+from .conftest import on_training_images, small_config
+
+
+def evaluated_on_training_images(root):
+    """What a network learnt by heart, it detects, and pruning sees what it loses."""
+    config = on_training_images(small_config(root))
+    dataset = config.val_dataloader.dataset
+    dataset.ann_file = 'annotations/instances_train.json'
+    dataset.data_prefix = dict(img='train/')
+    config.val_evaluator.ann_file = dataset.data_root + dataset.ann_file
+    return config
+
+
+def operations(file):
+    return {node.op_type for node in onnx.load(file).graph.node}
+
+
+def test_the_exported_model_is_the_pruned_one(trained, tmp_path):
+    root, checkpoint = trained
+    whole, pruned = tmp_path / 'whole.onnx', tmp_path / 'pruned.onnx'
+    options = dict(batch=None, exporter='torchscript')
+    report = export_onnx(evaluated_on_training_images(root), checkpoint, whole, **options)
+    assert report.pruning is None
+    report = export_onnx(
+        evaluated_on_training_images(root), checkpoint, pruned, prune=1.0, **options
+    )
+    assert report.pruning.removed == ('stage3.1',)
+    assert report.difference < 1e-3
+    # Of the selection; the candidates of the non-maximum suppression are chosen by one, too.
+    assert sum(node.op_type == 'TopK' for node in onnx.load(pruned).graph.node) == (
+        sum(node.op_type == 'TopK' for node in onnx.load(whole).graph.node) - 1
+    )
+    images = np.float32(np.random.default_rng(0).normal(size=(3, 3, 192, 192)))
+    before, after = (create_session(file).run(None, {'images': images}) for file in (whole, pruned))
+    assert np.abs(before[1] - after[1]).max() > 1e-4
+
+    metrics = [
+        evaluate_onnx(evaluated_on_training_images(root), file, tmp_path / 'onnx')['coco/bbox_mAP']
+        for file in (whole, pruned)
+    ]
+    assert metrics[0] > 0.05
+    assert metrics == pytest.approx(
+        [report.pruning.metric_before, report.pruning.metric_after], abs=1e-3
+    )
+
+    quantized = quantize_onnx(small_config(root), pruned, tmp_path / 'int8.onnx', 2)
+    assert quantized.num_convolutions > 5
+
+
+def test_products_stay_if_too_much_would_be_lost(trained, tmp_path, monkeypatch):
+    root, checkpoint = trained
+    out = tmp_path / 'model.onnx'
+    config = evaluated_on_training_images(root)
+
+    def worse_without(self, batch):
+        results = val_step(self, batch)
+        if not hasattr(self.backbone.stage3[1].expansion, 'scorer'):
+            for sample in results:
+                sample.pred_instances.bboxes += 1000
+        return results
+
+    val_step = SingleStageDetector.val_step
+    monkeypatch.setattr(SingleStageDetector, 'val_step', worse_without)
+    options = dict(exporter='torchscript', mode='backbone')
+    report = export_onnx(config, checkpoint, out, prune=0.0, **options)
+    assert report.pruning.removed == ()
+    assert 'products removed: nothing; kept: stage3.1' in str(report.pruning)
+    assert report.pruning.metric_after >= report.pruning.metric_before
+
+
+@pytest.mark.parametrize(
+    ('change', 'prune', 'message'),
+    [
+        (None, -0.1, r'cannot be pruned: the tolerance must be at least 0, got -0\.1'),
+        ('train_dataloader', 0.001, 'cannot be pruned: the config has no training data'),
+        ('val_evaluator', 0.001, 'cannot be pruned: the config has no validation data'),
+        ('norm', 0.001, r'cannot be pruned: stage3\.1 has GroupNorm'),
+    ],
+)
+def test_refusals(untrained, tmp_path, change, prune, message):
+    root, checkpoint = untrained
+    config = small_config(root)
+    if change == 'norm':
+        config.model.backbone.norm_cfg = dict(type='GN', num_groups=2)
+        state = torch.load(checkpoint, weights_only=True)
+        state['state_dict'] = {
+            k: v
+            for k, v in state['state_dict'].items()
+            if not (k.startswith('backbone') and 'norm.' in k and ('running' in k or 'num_' in k))
+        }
+        checkpoint = tmp_path / 'group_norm.pth'
+        torch.save(state, checkpoint)
+    elif change:
+        config.pop(change)
+    out = tmp_path / 'model.onnx'
+    with pytest.raises(ExportError, match=message):
+        export_onnx(config, checkpoint, out, prune=prune)
+    assert not out.exists()
+
+
+def test_tool(untrained, tmp_path, monkeypatch, pytestconfig, capsys):
+    root, checkpoint = untrained
+    small_config(root).dump(tmp_path / 'config.py')
+    monkeypatch.chdir(tmp_path)
+    command = f'tool config.py {checkpoint} model.onnx --mode backbone --exporter torchscript'
+    monkeypatch.setattr('sys.argv', [*command.split(), '--prune'])
+    runpy.run_path(str(pytestconfig.rootpath / 'tools/export_onnx.py'), run_name='__main__')
+    output = capsys.readouterr().out
+    assert 'products removed: stage3.1; kept: nothing\nselection frozen: nothing\n' in output
+    assert 'metric 0.0000, now 0.0000 (tolerance 0.001)\n' in output
+    assert 'TopK' not in operations('model.onnx')
