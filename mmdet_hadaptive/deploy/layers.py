@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import AdaptiveCrossHadamard, DySoft
-from ..ops import is_compiling
 
 
 class SelectedProducts(nn.Module):
@@ -77,7 +76,7 @@ class SelectedProducts(nn.Module):
         products = selected.index_select(1, self.first).mul_(selected.index_select(1, self.second))
         if self.knee is not None:
             products = products.div_(products.abs().add_(self.knee))
-        if torch.jit.is_tracing() or is_compiling():
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return torch.cat([u, products + self.shift], dim=1)
         # Without a graph, the last operation writes to its place.
         y = torch.empty(

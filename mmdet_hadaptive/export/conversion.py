@@ -1,6 +1,5 @@
 """From a PyTorch network to an ONNX model."""
 
-import inspect
 import io
 import warnings
 from typing import Literal, get_args
@@ -14,8 +13,6 @@ from .network import ExportNetwork
 
 Exporter = Literal['dynamo', 'torchscript']
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
-# Before torch 2.5 there is one exporter and nothing to choose.
-_HAS_DYNAMO = 'dynamo' in inspect.signature(torch.onnx.export).parameters
 
 
 def convert_to_onnx(
@@ -34,14 +31,8 @@ def convert_to_onnx(
         The model.
 
     Raises:
-        ExportError: If torch is too old for the exporter, or this fails, gives another opset, or
-            makes the batch constant.
+        ExportError: If the exporter fails, gives another opset, or makes the batch constant.
     """
-    if exporter == 'dynamo' and not _HAS_DYNAMO:
-        raise ExportError(
-            f'the exporter dynamo needs torch 2.5 or later, this is {torch.__version__}: use '
-            '--exporter torchscript --opset 17, or a newer torch'
-        )
     convert = _convert_with_dynamo if exporter == 'dynamo' else _convert_with_torchscript
     with warnings.catch_warnings():
         # About comparisons of shapes, which are fixed here, and PyTorch's own deprecations.
@@ -92,10 +83,10 @@ def _convert_with_torchscript(
         network,
         (inputs,),
         buffer,
+        dynamo=False,
         input_names=names[:1],
         output_names=names[1:],
         opset_version=opset,
         dynamic_axes={name: {0: 'batch'} for name in names} if dynamic else None,
-        **(dict(dynamo=False) if _HAS_DYNAMO else {}),
     )
     return onnx.load_from_string(buffer.getvalue())

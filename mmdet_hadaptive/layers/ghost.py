@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..ops import is_compiling
 from .conv import ConvNormAct
 
 
@@ -44,7 +43,7 @@ class GhostExpansion(nn.Module):
         """Expands (B, in_channels, H, W) to (B, out_channels, H, W)."""
         primary = self.primary(x)
         cheap = self.cheap(primary)
-        if cheap.requires_grad and not is_compiling():
+        if cheap.requires_grad and not torch.compiler.is_compiling():
             # Otherwise a part of the gradient of the result, with gaps, for which the backward
             # pass of a batch normalisation is several times slower in channels_last.
             cheap.register_hook(torch.clone)

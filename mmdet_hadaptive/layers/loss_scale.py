@@ -21,9 +21,7 @@ def current_loss_scale() -> Tensor | float:
     return _scales[-1] if _scales else 1.0
 
 
-# torch before 2.3 has the scaler for CUDA only.
-_GradScaler = getattr(torch.amp, 'GradScaler', torch.cuda.amp.GradScaler)
-_torch_scale = _GradScaler.scale
+_torch_scale = torch.amp.GradScaler.scale
 
 
 @functools.wraps(_torch_scale)
@@ -44,4 +42,4 @@ def _note(factor: Tensor, grad: Tensor) -> None:
     Variable._execution_engine.queue_callback(_scales.clear)
 
 
-_GradScaler.scale = _scale_and_note
+torch.amp.GradScaler.scale = _scale_and_note

@@ -1,6 +1,5 @@
 """The mathematics of Adaptive Cross-Hadamard as pure functions on tensors (torch only)."""
 
-from .compiling import is_compiling
 from .expansion import append_products
 from .products import pairwise_products
 from .selection import gather_channels, gumbel_noise, gumbel_top_k
@@ -10,6 +9,5 @@ __all__ = [
     'gather_channels',
     'gumbel_noise',
     'gumbel_top_k',
-    'is_compiling',
     'pairwise_products',
 ]

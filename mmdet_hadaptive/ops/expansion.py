@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from . import expansion_torch
-from .compiling import is_compiling
 from .products import pairwise_products
 from .selection import gather_channels
 
@@ -56,7 +55,7 @@ def append_products(
     """
     # A graph is to hold torch's own operations, which a compiler fuses by itself; so is what stands
     # in for a tensor, such as torch's fake tensors.
-    if is_compiling() or torch.jit.is_tracing() or type(u) is not Tensor:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(u) is not Tensor:
         return append_products_composed(u, indices, scale, alpha, weight, bias)
     return _AppendProducts.apply(u, indices, scale, alpha, weight, bias)
 

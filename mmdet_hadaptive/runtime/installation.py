@@ -16,7 +16,7 @@ _DISTRIBUTIONS = {
     'mmdet': ('mmdet', 'onedl-mmdetection'),
 }
 _NEEDED = (
-    'mmdet 3.2 or 3.3 with mmengine 0.10 and mmcv 2.1 built with its ops, '
+    'torch 2.5 or later, with mmdet 3.2 or 3.3, mmengine 0.10 and mmcv 2.1 built with its ops, '
     'or onedl-mmdetection 3.5 with its own mmengine and mmcv'
 )
 _INSTALL_MMCV = (
@@ -52,6 +52,10 @@ def check_installation() -> None:
 
 def _problem(found: dict[str, str | None]) -> tuple[str, str]:
     """The first problem and the command against it, or two empty strings."""
+    number = found['torch']
+    if number and number != _UNKNOWN and Version(number) < Version('2.5'):
+        # Before, it cannot be told which of MMEngine's classes a checkpoint may hold.
+        return f'torch {number} is too old', f'pip install torch==2.13.0; {_INSTALL_MMCV}'
     number = found['mmdet']
     if number and number != _UNKNOWN and Version(number) < Version('3.2'):
         return f'mmdet {number} is too old', f'{_INSTALL_MMCV} && {_INSTALL_MMDET}'

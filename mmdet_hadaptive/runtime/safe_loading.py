@@ -115,16 +115,14 @@ def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:
 _statistics_method.__module__, _statistics_method.__qualname__ = 'builtins', 'getattr'
 _statistics_method.__name__ = 'getattr'
 
-# torch before 2.4 neither has this function nor needs it.
-if hasattr(torch.serialization, 'add_safe_globals'):
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            _statistics_method,
-            np.ndarray,
-            np.dtype,
-            _NUMPY_CORE.multiarray._reconstruct,
-            _NUMPY_CORE.multiarray.scalar,
-            *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'bool')),
-        ]
-    )
+torch.serialization.add_safe_globals(
+    [
+        HistoryBuffer,
+        _statistics_method,
+        np.ndarray,
+        np.dtype,
+        _NUMPY_CORE.multiarray._reconstruct,
+        _NUMPY_CORE.multiarray.scalar,
+        *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'bool')),
+    ]
+)

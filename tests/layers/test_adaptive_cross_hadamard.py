@@ -199,16 +199,10 @@ def test_overflow_leaves_the_temperature_alone():
     assert module.last_grad_norm.item() == norm
 
 
-needs_cpu_scaler = pytest.mark.skipif(
-    not hasattr(torch.amp, 'GradScaler'), reason='needs torch 2.3 or later: a GradScaler for CPUs'
-)
-
-
 def scaled_backward(module, scaler, scale=1.0):
     scaler.scale(module(torch.randn(2, 16, 5, 5)).pow(2).mean() * scale).backward()
 
 
-@needs_cpu_scaler
 def test_loss_scale_is_taken_out():
     plain = AdaptiveCrossHadamard(16, 4)
     module = copy.deepcopy(plain)
@@ -237,7 +231,6 @@ def test_loss_scale_is_taken_out():
     assert module.last_grad_norm.item() == pytest.approx(plain.last_grad_norm.item(), rel=1e-5)
 
 
-@needs_cpu_scaler
 def test_overflow_of_a_scaled_loss_leaves_the_temperature_alone():
     module = AdaptiveCrossHadamard(16, 4)
     module.temperature.fill_(1.0)

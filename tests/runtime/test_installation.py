@@ -32,10 +32,15 @@ def fake(tmp_path, run):
 def check(output, found, remedy):
     assert 'ImportError: mmdet_hadaptive cannot run on this installation' in output
     assert found in output
-    assert 'needed: mmdet 3.2 or 3.3' in output
+    assert 'needed: torch 2.5 or later, with mmdet 3.2 or 3.3' in output
     assert remedy in output
     # One error, not a chain of them.
     assert output.count('Traceback') == 1
+
+
+def test_old_torch(fake):
+    output = fake(torch=('2.4.1', ''))
+    check(output, 'torch 2.4.1 is too old', 'pip install torch==2.13.0; pip uninstall -y mmcv')
 
 
 def test_old_mmdet(fake):
