@@ -11,15 +11,16 @@ import os
 import runpy
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import fast_mmengine  # noqa: F401
-import mmdet.apis
-import mmdet.datasets
-import mmdet.engine
-import mmdet.evaluation
-import mmdet.models
-import mmdet.visualization  # noqa: F401
+MODULES = (
+    'fast_mmengine',
+    *(
+        f'mmdet.{name}'
+        for name in ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
+    ),
+)
 
 
 def run(program, *arguments, cwd, output, env):
@@ -38,6 +39,11 @@ def run(program, *arguments, cwd, output, env):
 
 
 def main():
+    answers = os.fdopen(os.dup(1), 'w', buffering=1)
+    # Some libraries print when they are imported.
+    os.dup2(2, 1)
+    for module in MODULES:
+        import_module(module)
     context = multiprocessing.get_context('fork')
     processes = {}
     for line in sys.stdin:
@@ -51,7 +57,7 @@ def main():
             process.start()
             answer = process.pid
             processes[answer] = process
-        print(answer, flush=True)
+        print(answer, file=answers)
 
 
 if __name__ == '__main__':
