@@ -18,7 +18,6 @@ from mmengine.runner import CheckpointLoader, checkpoint
 
 from .errors import describe_error
 
-_NUMPY_CORE = getattr(np, '_core', None) or np.core
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
@@ -121,8 +120,9 @@ torch.serialization.add_safe_globals(
         _statistics_method,
         np.ndarray,
         np.dtype,
-        _NUMPY_CORE.multiarray._reconstruct,
-        _NUMPY_CORE.multiarray.scalar,
+        # What pickle makes arrays and scalars with; its module depends on the version of NumPy.
+        np.zeros(0).__reduce__()[0],
+        np.float64(0).__reduce__()[0],
         *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'bool')),
     ]
 )
