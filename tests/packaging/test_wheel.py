@@ -86,8 +86,10 @@ def environment(tmp_path_factory):
         run(sys.executable, '-m', 'pip', '--python', python, 'install', *options, wheel, cwd=folder)
         (site_packages,) = folder.glob('lib/python*/site-packages')
         # A path in such a file comes after the folder that the file is in, and is not searched for
-        # other such files: the package that is installed there, perhaps editable, is not seen.
-        (site_packages / 'libraries.pth').write_text(SITE_PACKAGES)
+        # other such files: the package that is installed there, perhaps editable, is not seen. The
+        # one of setuptools stands in for distutils, which MMEngine imports and Python 3.12 lacks.
+        distutils = Path(SITE_PACKAGES, 'distutils-precedence.pth').read_text()
+        (site_packages / 'libraries.pth').write_text(f'{SITE_PACKAGES}\n{distutils}')
         return python
 
     return install
