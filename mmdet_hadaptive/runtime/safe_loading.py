@@ -114,15 +114,24 @@ def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:
 _statistics_method.__module__, _statistics_method.__qualname__ = 'builtins', 'getattr'
 _statistics_method.__name__ = 'getattr'
 
-torch.serialization.add_safe_globals(
-    [
-        HistoryBuffer,
-        _statistics_method,
-        np.ndarray,
-        np.dtype,
-        # What pickle makes arrays and scalars with; its module depends on the version of NumPy.
-        np.zeros(0).__reduce__()[0],
-        np.float64(0).__reduce__()[0],
-        *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'bool')),
-    ]
-)
+
+def allow_checkpoints() -> None:
+    """Has ``torch.load`` accept what MMEngine's checkpoints hold beside tensors.
+
+    Importing this module does it. The fork of MMEngine takes it back whenever it has loaded a file.
+    """
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            _statistics_method,
+            np.ndarray,
+            np.dtype,
+            # What pickle makes arrays and scalars with; its module depends on the version of NumPy.
+            np.zeros(0).__reduce__()[0],
+            np.float64(0).__reduce__()[0],
+            *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'bool')),
+        ]
+    )
+
+
+allow_checkpoints()
