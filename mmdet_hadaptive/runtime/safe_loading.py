@@ -40,6 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
 
     def load(path: str | Path) -> Any:
+        allow_checkpoints()
         content = torch.load(path, map_location='cpu', weights_only=True)
         if not isinstance(content, dict):
             raise TypeError(f'it holds a {type(content).__name__}, not a dict')

@@ -51,6 +51,12 @@ def test_what_mmengine_saves_is_read(tmp_path):
     assert loaded['runtime_info'] == dict(eta=1.5, epoch=3, done=True)
 
 
+def test_files_are_read_after_others_have_forbidden_it(tmp_path):
+    torch.save(dict(value=np.float64(1.5)), tmp_path / 'a.pth')
+    torch.serialization.clear_safe_globals()
+    assert safe_loading.read_checkpoint(tmp_path / 'a.pth') == dict(value=1.5)
+
+
 @pytest.mark.parametrize(
     'attack',
     [
