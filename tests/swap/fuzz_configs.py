@@ -1,6 +1,7 @@
 """Altered configs of detectors, for whatever takes a config in."""
 
 from functools import cache
+from keyword import iskeyword
 
 from hypothesis import strategies as st
 from mmengine.config import Config
@@ -137,7 +138,8 @@ def altered_configs(draw):
         if not tree:
             break
         _alter(draw, tree)
-    return Config(tree)
+    # A config is a file of Python, whose variables have no other names.
+    return Config({k: v for k, v in tree.items() if k.isidentifier() and not iskeyword(k)})
 
 
 def _alter(draw, tree):
