@@ -72,7 +72,7 @@ def test_malicious_pickles_stay_refused(tmp_path, monkeypatch, attack):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict={}, meta=attack), 'evil.pth')
     with pytest.raises(pickle.UnpicklingError):
-        torch.load('evil.pth')
+        torch.load('evil.pth', weights_only=True)
     assert not (tmp_path / 'attacked').exists()
 
 
