@@ -65,14 +65,19 @@ def test_predictions(detector, tmp_path, num_images, rows):
 def test_predictions_below_the_threshold_are_left_out(detector, tmp_path):
     file = tmp_path / 'predictions.png'
     image = cv2.imread(detector[1].get_data_info(0)['img_path']).astype(int)
-    changed = []
+    sides = {}
     for threshold in (0.0, 1.0):
         draw_predictions(*detector, file, num_images=1, score_threshold=threshold)
         picture = cv2.imread(str(file)).astype(int)
-        sides = picture[4:260, 4:260], picture[4:260, 260:516]
-        changed.append([(abs(side - image).max(axis=2) > 8).mean() for side in sides])
-    (truth, everything), (truth_again, nothing) = changed
-    # The picture has the colours of the image; boxes cover a part of it.
-    assert nothing == 0
+        sides[threshold] = picture[4:260, 4:260], picture[4:260, 260:516]
+    # Nothing is drawn over the image there; older versions of matplotlib soften it a little.
+    empty = sides[1.0][1]
+    assert abs(empty - image).mean() < 2
+    changed = {
+        threshold: [(abs(side - empty).max(axis=2) > 8).mean() for side in both]
+        for threshold, both in sides.items()
+    }
+    (truth, everything), (truth_again, _) = changed[0.0], changed[1.0]
+    # Boxes cover a part of it.
     assert everything > truth > 0
     assert truth_again == truth < 0.9

@@ -209,7 +209,7 @@ def test_the_report_counts():
     )
 
 
-@pytest.mark.parametrize('dynamo', [False, True])
+@pytest.mark.parametrize('dynamo', [False, pytest.param(True, marks=pytest.mark.dynamo)])
 def test_export_has_no_selection_left(tmp_path, dynamo):
     onnx = pytest.importorskip('onnx')
     net = make_net()

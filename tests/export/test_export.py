@@ -57,6 +57,7 @@ def test_modes(trained, tmp_path, mode, batch, names):
         assert {len(output) for output in outputs} == {5}
 
 
+@pytest.mark.dynamo
 def test_dynamo_gives_the_same(trained, exported, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'

@@ -1,4 +1,5 @@
 import os
+import re
 from importlib.metadata import version
 
 import pytest
@@ -102,6 +103,8 @@ def test_no_mmcv(tmp_path, run):
 
 def test_import_prints_nothing(tmp_path, run):
     output = run('-c', 'import mmdet_hadaptive', cwd=tmp_path)
+    # torch 2.5 shows, whatever the filter, that MMEngine imports something deprecated.
+    output = re.sub(r'.*zero_optimizer\.py:\d+: DeprecationWarning: .*\n.*\n', '', output)
     # The fork of MMDetection prints this line whenever its data sets are imported.
     assert output.replace('Could not import OneDL. Skipping OneDL datasets.\n', '') == ''
 
