@@ -1,0 +1,363 @@
+"""Reads Pascal VOC XML, YOLO text files and COCO JSON."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import yaml
+
+from ..datasets import check_coco
+from ..datasets.findings import find_places
+from .annotations import (
+    ImageIndex,
+    LabeledBox,
+    LabeledFolder,
+    LabeledImage,
+    find_images,
+    split_from_path,
+    split_from_words,
+)
+from .errors import PreparationError
+
+_CLASS_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
+
+
+def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
+    """Reads one XML file per image, as LabelImg, CVAT and Pascal VOC write them.
+
+    Corners are taken as they are; Pascal VOC itself counts pixels from 1, most tools from 0. An
+    object that is marked as difficult is ignored. ``ImageSets/Main`` gives the splits, where there
+    is one.
+
+    Args:
+        folder: Where the files are, however deep.
+        classes: The order of the classes; by default that of the alphabet.
+
+    Returns:
+        The images with an annotation.
+
+    Raises:
+        PreparationError: If ``classes`` lacks a class.
+    """
+    files = find_images(folder)
+    index = ImageIndex(files)
+    sets = _read_image_sets(folder)
+    images, unreadable, alone, boxless = [], [], [], []
+    for path in sorted(folder.rglob('*.xml')):
+        try:
+            root = ElementTree.parse(path).getroot()
+        except (ElementTree.ParseError, OSError) as error:
+            unreadable.append(f'{path}: {error}')
+            continue
+        if root.tag != 'annotation':
+            continue
+        image = index.find(path)
+        if image is None:
+            alone.append(str(path))
+            continue
+        boxes = []
+        for item in root.iter('object'):
+            box = _read_voc_object(item)
+            if box is None:
+                boxless.append(f'{path}: {" ".join((item.findtext("name") or "?").split())}')
+            else:
+                boxes.append(box)
+        size = tuple(int(_number(root.findtext(f'size/{key}')) or 0) for key in ('width', 'height'))
+        split = sets.get(image.stem) or split_from_path(image, folder)
+        images.append(LabeledImage(image, tuple(boxes), split, size if all(size) else None))
+    used = {image.path for image in images}
+    findings = [
+        *find_places(False, 'files are no XML', 'They are left out', unreadable),
+        *find_places(False, 'annotation files have no image', 'They are left out', alone),
+        *find_places(
+            False, 'objects have no name or no four corners', 'They are left out', boxless
+        ),
+        *find_places(
+            False,
+            'images have no annotation file',
+            'They are left out; one without objects makes them background',
+            (str(path) for path in files if path not in used),
+        ),
+    ]
+    found = sorted({box.name for image in images for box in image.boxes})
+    return LabeledFolder(images, _ordered(found, classes), findings)
+
+
+def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
+    """Reads one text file per image, of lines ``class x y width height`` in parts of the image.
+
+    Polygons become the box around them. The names of the classes are those of a ``data.yaml``, or
+    the lines of ``classes.txt`` or ``obj.names``. An image without a text file is background. The
+    splits are those of ``data.yaml``, or of folders called ``train``, ``val`` and the like.
+
+    Args:
+        folder: Where the files are, however deep.
+        classes: Names of the classes 0, 1, ..., in place of those in the folder.
+
+    Returns:
+        All images.
+
+    Raises:
+        PreparationError: If the names are not known.
+    """
+    description = _read_yolo_description(folder)
+    names = list(classes) or _yolo_classes(folder, description)
+    images, wrong, unknown = [], [], []
+    for image in find_images(folder):
+        label = _yolo_label(image)
+        boxes = []
+        lines = label.read_text(errors='replace').splitlines() if label.is_file() else []
+        for number, line in enumerate(lines, 1):
+            values = [_number(word) for word in line.split()]
+            if not values:
+                continue
+            box = _read_yolo_values(values)
+            if box is None:
+                wrong.append(f'{label}:{number}')
+            elif not box[0] < len(names):
+                unknown.append(f'{label}:{number}: class {box[0]}')
+            else:
+                boxes.append(LabeledBox(names[box[0]], box[1]))
+        split = _yolo_split(image, folder, description)
+        images.append(LabeledImage(image, tuple(boxes), split, relative=True))
+    if unknown:
+        raise PreparationError(
+            f'{len(unknown)} lines have a class of which no name is known, first {unknown[0]}; '
+            f'known are {names}: name all with --classes, in the order of their numbers'
+        )
+    return LabeledFolder(
+        images,
+        names,
+        find_places(
+            False,
+            'lines are not "class x y width height" or a polygon',
+            'They are left out',
+            wrong,
+        ),
+    )
+
+
+def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
+    """Reads COCO's JSON, one file for each split.
+
+    Args:
+        folder: Where annotation files and images are, however deep.
+        classes: The order of the classes; by default that of the first file.
+
+    Returns:
+        The images that the files name.
+
+    Raises:
+        PreparationError: If a file does not fit COCO's format or an image is not there, or
+            ``classes`` lacks a class.
+    """
+    index = ImageIndex(find_images(folder))
+    images: list[LabeledImage] = []
+    found: dict[str, None] = {}
+    missing = []
+    for path, coco in _coco_files(folder):
+        errors = [f for f in check_coco(path, None, _names(coco), test_mode=True) if f.is_error]
+        if errors:
+            raise PreparationError(f'{path}: {errors[0].describe(3)}')
+        names = {category['id']: category['name'] for category in coco['categories']}
+        found.update(dict.fromkeys(names.values()))
+        boxes: dict[int, list[LabeledBox]] = {}
+        for item in coco['annotations']:
+            x, y, width, height = item['bbox']
+            box = LabeledBox(
+                names[item['category_id']], (x, y, x + width, y + height), bool(item['iscrowd'])
+            )
+            boxes.setdefault(item['image_id'], []).append(box)
+        for item in coco['images']:
+            file = index.find(path, item['file_name'])
+            if file is None:
+                missing.append(f'{path}: {item["file_name"]}')
+                continue
+            split = split_from_words(path.stem.split('_')) or split_from_path(file, folder)
+            size = (item['width'], item['height'])
+            images.append(LabeledImage(file, tuple(boxes.get(item['id'], ())), split, size))
+    repeated = len(images) - len({image.path for image in images})
+    if repeated:
+        raise PreparationError(
+            f'{repeated} images are in more than one annotation file of {folder}: name one set of '
+            'annotations, without the others'
+        )
+    findings = find_places(
+        False, 'images are not there, or several of that name', 'They are left out', missing
+    )
+    return LabeledFolder(images, _ordered(list(found), classes), findings)
+
+
+FORMATS: dict[str, Callable[[Path, Sequence[str]], LabeledFolder]] = dict(
+    voc=read_voc, yolo=read_yolo, coco=read_coco
+)
+
+
+def find_format(folder: Path) -> str:
+    """Says in which format a folder is annotated.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        One of :data:`FORMATS`.
+
+    Raises:
+        PreparationError: If it is none of them, or more than one.
+    """
+    images = find_images(folder)
+    if not images:
+        raise PreparationError(f'{folder} has no images: name the folder that they are in')
+    found = []
+    if any(_is_voc(path) for path in folder.rglob('*.xml')):
+        found.append('voc')
+    if any(_yolo_label(image).is_file() and _is_yolo(_yolo_label(image)) for image in images):
+        found.append('yolo')
+    if next(_coco_files(folder), None):
+        found.append('coco')
+    if len(found) != 1:
+        raise PreparationError(
+            f'{folder} has annotations in the formats {", ".join(found)}: choose one with --format'
+            if found
+            else f'{folder} has {len(images)} images, but neither Pascal VOC XML nor YOLO text '
+            'files beside them nor COCO JSON: convert the annotations to one of these'
+        )
+    return found[0]
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or '')
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _ordered(found: list[str], classes: Sequence[str]) -> list[str]:
+    unknown = [name for name in found if classes and name not in classes]
+    if unknown:
+        raise PreparationError(
+            f'the classes {unknown} are not among those named ({list(classes)}): name them as well'
+        )
+    return list(classes) or found
+
+
+def _is_voc(path: Path) -> bool:
+    try:
+        return ElementTree.parse(path).getroot().tag == 'annotation'
+    except (ElementTree.ParseError, OSError):
+        return False
+
+
+def _read_voc_object(item: ElementTree.Element) -> LabeledBox | None:
+    name = ' '.join((item.findtext('name') or '').split())
+    corners = [_number(item.findtext(f'bndbox/{k}')) for k in ('xmin', 'ymin', 'xmax', 'ymax')]
+    if not name or None in corners:
+        return None
+    return LabeledBox(name, tuple(corners), item.findtext('difficult', '0').strip() == '1')
+
+
+def _read_image_sets(folder: Path) -> dict[str, str]:
+    """The split of each image by its stem."""
+    sets = {}
+    for split in ('test', 'val', 'train'):
+        for path in folder.rglob(f'ImageSets/Main/{split}.txt'):
+            sets |= {
+                line.split()[0]: split for line in path.read_text().splitlines() if line.split()
+            }
+    return sets
+
+
+def _yolo_label(image: Path) -> Path:
+    """Beside the image, or in ``labels`` where the image is in ``images``."""
+    beside = image.with_suffix('.txt')
+    parts = list(image.parts)
+    if 'images' in parts and not beside.is_file():
+        place = len(parts) - 1 - parts[::-1].index('images')
+        parts[place] = 'labels'
+        return Path(*parts).with_suffix('.txt')
+    return beside
+
+
+def _is_yolo(label: Path) -> bool:
+    lines = label.read_text(errors='replace').splitlines()
+    return any(_read_yolo_values([_number(word) for word in line.split()]) for line in lines)
+
+
+def _read_yolo_values(
+    values: Sequence[float | None],
+) -> tuple[int, tuple[float, float, float, float]] | None:
+    """Class and corners of a line; None if it is not as it should be."""
+    if len(values) < 5 or None in values or values[0] < 0 or values[0] % 1:
+        return None
+    # The sixth value is a confidence.
+    if len(values) in (5, 6):
+        x, y, width, height = values[1:5]
+        if width < 0 or height < 0 or max(values[1:5]) > 2:
+            return None
+        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    elif len(values) % 2:
+        xs, ys = values[1::2], values[2::2]
+        corners = (min(xs), min(ys), max(xs), max(ys))
+    else:
+        return None
+    return int(values[0]), corners
+
+
+def _read_yolo_description(folder: Path) -> dict[str, Any]:
+    for path in sorted([*folder.rglob('*.yaml'), *folder.rglob('*.yml')]):
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise PreparationError(f'{path} is no YAML: {error}'.replace('\n', ' ')) from error
+        if isinstance(content, dict) and 'names' in content:
+            return content | {'': path}
+    return {}
+
+
+def _yolo_classes(folder: Path, description: dict[str, Any]) -> list[str]:
+    names = description.get('names')
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names)]
+    if isinstance(names, list):
+        return list(map(str, names))
+    for file in _CLASS_FILES:
+        for path in folder.rglob(file):
+            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    raise PreparationError(
+        f'{folder} does not say what its classes are called, neither in a data.yaml nor in '
+        f'{" or ".join(_CLASS_FILES)}: name them with --classes, in the order of their numbers'
+    )
+
+
+def _yolo_split(image: Path, folder: Path, description: dict[str, Any]) -> str | None:
+    for split in ('train', 'val', 'test'):
+        places = description.get(split) or []
+        for place in [places] if isinstance(places, str) else places:
+            start = description[''].parent / str(description.get('path') or '')
+            # Roboflow writes ../train/images for train/images.
+            for root in (start / place, start / place.removeprefix('../')):
+                if root.resolve() in image.resolve().parents:
+                    return split
+    return split_from_path(image, folder)
+
+
+def _names(coco: dict[str, Any]) -> list[str]:
+    categories = coco['categories'] if isinstance(coco['categories'], list) else []
+    return [c['name'] for c in categories if isinstance(c, dict) and isinstance(c.get('name'), str)]
+
+
+def _coco_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """COCO's files of instances; of several kinds, as in COCO itself, ``instances_*`` alone."""
+    paths = sorted(folder.rglob('*.json'))
+    instances = [path for path in paths if path.name.startswith('instances')]
+    for path in instances or paths:
+        try:
+            content = json.loads(path.read_text())
+        except (ValueError, OSError, RecursionError):
+            continue
+        if isinstance(content, dict) and {'images', 'annotations', 'categories'} <= content.keys():
+            yield path, content

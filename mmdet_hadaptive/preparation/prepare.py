@@ -1,0 +1,287 @@
+"""Writes annotations in COCO's format and a config for a folder of annotated images."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import Tensor
+
+from ..datasets import Finding, check_coco
+from ..datasets.findings import find_places
+from ..runtime.files import write_whole
+from .anchors import Anchors, choose_anchors
+from .annotations import LabeledFolder, LabeledImage
+from .config_text import TEMPLATE, render_config
+from .errors import PreparationError
+from .formats import FORMATS, find_format
+from .splitting import ImageFile, group_near_duplicates, read_image_files, split_groups
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """What was written.
+
+    Attributes:
+        format: One of ``FORMATS``.
+        config: The config.
+        classes: Names, in the order of the labels.
+        counts: Images and boxes of each split.
+        anchors: The chosen ones.
+        default_anchors: Those of the template.
+        findings: What was left out, changed or noticed.
+    """
+
+    format: str
+    config: Path
+    classes: tuple[str, ...]
+    counts: dict[str, tuple[int, int]]
+    anchors: Anchors
+    default_anchors: Anchors
+    findings: list[Finding]
+
+
+def prepare_dataset(
+    folder: str | Path,
+    out: str | Path,
+    format: str | None = None,
+    classes: Sequence[str] = (),
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> PreparedDataset:
+    """Makes a folder of annotated images a data set that a config trains on.
+
+    Writes ``annotations/instances_*.json`` with paths to the images where they are, and a config
+    called as ``out``. The folder is only read. Images are divided as the folder says; if it does
+    not, at random, near-duplicates on one side. Boxes are clipped to the image as it is decoded;
+    what cannot be used is left out and named.
+
+    Args:
+        folder: Images and annotations.
+        out: What is written into; must not exist, or be empty.
+        format: 'voc', 'yolo' or 'coco'; found by itself by default.
+        classes: Order of the classes, for YOLO also their names.
+        val_fraction: Share of validation images, 0 < val_fraction < 1, where the folder names none.
+        seed: Of the division.
+
+    Returns:
+        What was written.
+
+    Raises:
+        PreparationError: If an argument is out of its limits or the folder cannot be used; then
+            nothing has been written.
+    """
+    folder, out = Path(folder), Path(out)
+    if not folder.is_dir():
+        raise PreparationError(f'{folder} is no folder: name the one with images and annotations')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PreparationError(f'{out} exists and is not empty: remove it or name another folder')
+    if not 0 < val_fraction < 1:
+        raise PreparationError(f'val_fraction must be between 0 and 1, got {val_fraction}')
+    format = format or find_format(folder)
+    if format not in FORMATS:
+        raise PreparationError(f'format must be one of {", ".join(FORMATS)}, got {format!r}')
+    labeled = FORMATS[format](folder, classes)
+    images, files, findings = _read_usable(labeled)
+    splits, notes = _split(images, files, val_fraction, seed)
+    findings += notes
+    cocos = {}
+    for split in ('train', 'val', 'test'):
+        chosen = [i for i, name in enumerate(splits) if name == split]
+        if chosen:
+            cocos[split], notes = _to_coco(
+                [images[i] for i in chosen], [files[i] for i in chosen], labeled.classes, folder
+            )
+            findings += notes
+    template = get_config(TEMPLATE)
+    height, width = _input_size(template)
+    boxes = _boxes_in_input(cocos['train'], height, width)
+    if not len(boxes):
+        raise PreparationError(f'the training images of {folder} have no boxes: nothing to learn')
+    generator = template.model.bbox_head.anchor_generator
+    anchors, default = choose_anchors(boxes, generator, (height, width))
+
+    for split, coco in cocos.items():
+        write_whole(json.dumps(coco), out / f'annotations/instances_{split}.json')
+    config = out / f'{out.resolve().name}.py'
+    text = render_config(folder, out, format, labeled.classes, anchors, 'test' in cocos)
+    for split in cocos:
+        findings += check_coco(
+            out / f'annotations/instances_{split}.json',
+            folder,
+            labeled.classes,
+            test_mode=split != 'train',
+        )
+    write_whole(text, config)
+    Config.fromfile(config)
+    counts = {s: (len(c['images']), len(c['annotations'])) for s, c in cocos.items()}
+    return PreparedDataset(
+        format, config, tuple(labeled.classes), counts, anchors, default, findings
+    )
+
+
+def _read_usable(
+    labeled: LabeledFolder,
+) -> tuple[list[LabeledImage], list[ImageFile], list[Finding]]:
+    """Those of the images that can be read and have the size that their annotation names."""
+    images, files = [], []
+    unreadable, resized, unsized = [], [], []
+    for image, file in zip(
+        labeled.images, read_image_files([i.path for i in labeled.images]), strict=True
+    ):
+        if file.size is None:
+            unreadable.append(f'{image.path}: {file.error}')
+        elif image.size not in (None, file.size):
+            resized.append(f'{image.path}: {file.size}, annotated {image.size}')
+        else:
+            images.append(image)
+            files.append(file)
+            if image.size is None and not image.relative:
+                unsized.append(str(image.path))
+    if not images:
+        problem = (unreadable + resized or ['there is none with an annotation'])[0]
+        raise PreparationError(f'no image can be used, the first: {problem}: correct the folder')
+    return (
+        images,
+        files,
+        [
+            *labeled.findings,
+            *find_places(
+                False, 'images are empty, truncated or no images', 'They are left out', unreadable
+            ),
+            *find_places(
+                False,
+                'images have another size (width, height) than their annotation names',
+                'They are left out, as nobody knows what the boxes refer to; if width and height are '
+                'swapped, the boxes were drawn before the image was turned as its EXIF data says',
+                resized,
+            ),
+            *find_places(False, 'annotations name no size', 'That of the image is taken', unsized),
+        ],
+    )
+
+
+def _split(
+    images: Sequence[LabeledImage], files: Sequence[ImageFile], val_fraction: float, seed: int
+) -> tuple[list[str], list[Finding]]:
+    """A split for each image, and what is to be said about them."""
+    splits = [image.split for image in images]
+    groups = group_near_duplicates([file.fingerprint for file in files])
+    notes = []
+    named = Counter(splits)
+    # Images that no split names, beside those that one names, are trained on.
+    splits = [split or 'train' for split in splits]
+    if not named['val'] and named['test']:
+        notes.append(
+            Finding(False, 'there are test, but no validation images', 'They are validated on')
+        )
+        splits = ['val' if split == 'test' else split for split in splits]
+    elif not named['val']:
+        if len(images) < 2:
+            raise PreparationError('one image cannot be divided into two sets: add images')
+        chosen = split_groups(groups, val_fraction, seed)
+        splits = ['val' if i in chosen else 'train' for i in range(len(images))]
+        notes.append(
+            Finding(
+                False,
+                f'the folder names no validation images; {len(chosen)} were drawn with seed {seed}',
+                'To choose them, put images into folders train and val',
+            )
+        )
+    if 'train' not in splits:
+        raise PreparationError(
+            f'there are no training images, only {", ".join(sorted(set(splits)))}: name the folder '
+            'that has both, or one whose name is no split'
+        )
+    leaks = []
+    for group in groups:
+        learned = [i for i in group if splits[i] == 'train']
+        leaks += [
+            f'{images[i].path} like {images[learned[0]].path}'
+            for i in group
+            if learned and splits[i] != 'train'
+        ]
+    return splits, notes + find_places(
+        False,
+        'validation or test images look nearly the same as training images',
+        'They flatter the detector: put such images into one split',
+        leaks,
+    )
+
+
+def _to_coco(
+    images: Sequence[LabeledImage], files: Sequence[ImageFile], classes: Sequence[str], folder: Path
+) -> tuple[dict[str, Any], list[Finding]]:
+    labels = {name: index for index, name in enumerate(classes, 1)}
+    coco: dict[str, Any] = dict(
+        images=[],
+        annotations=[],
+        categories=[dict(id=index, name=name) for name, index in labels.items()],
+    )
+    empty, clipped = [], []
+    for image_id, (image, file) in enumerate(zip(images, files, strict=True), 1):
+        width, height = file.size
+        coco['images'].append(
+            dict(
+                id=image_id,
+                file_name=os.path.relpath(image.path, folder),
+                width=width,
+                height=height,
+            )
+        )
+        scale = (width, height) if image.relative else (1, 1)
+        for box in image.boxes:
+            corners = [value * scale[i % 2] for i, value in enumerate(box.corners)]
+            x1, y1, x2, y2 = (
+                min(max(value, 0), file.size[i % 2]) for i, value in enumerate(corners)
+            )
+            place = f'{image.path}: {box.name} {[round(value, 1) for value in corners]}'
+            if x2 - x1 < 1 or y2 - y1 < 1:
+                empty.append(place)
+                continue
+            # Rounding of relative corners is no mistake.
+            if max(abs(a - b) for a, b in zip(corners, (x1, y1, x2, y2), strict=True)) > 1:
+                clipped.append(place)
+            coco['annotations'].append(
+                dict(
+                    id=len(coco['annotations']) + 1,
+                    image_id=image_id,
+                    category_id=labels[box.name],
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=int(box.ignored),
+                )
+            )
+    return coco, [
+        *find_places(
+            False, 'boxes are under one pixel or outside their image', 'They are left out', empty
+        ),
+        *find_places(False, 'boxes reach beyond their image', 'They are clipped', clipped),
+    ]
+
+
+def _input_size(template: Config) -> tuple[int, int]:
+    """Height and width of the template's input."""
+    resize = next(step for step in template.test_pipeline if step['type'] == 'Resize')
+    return resize['scale'][1], resize['scale'][0]
+
+
+def _boxes_in_input(coco: dict[str, Any], height: int, width: int) -> Tensor:
+    """(N, 4): corners of the boxes that are learned, in pixels of the resized image."""
+    sizes = {image['id']: (image['width'], image['height']) for image in coco['images']}
+    boxes = []
+    for item in coco['annotations']:
+        if not item['iscrowd']:
+            x, y, w, h = item['bbox']
+            x_scale, y_scale = (
+                width / sizes[item['image_id']][0],
+                height / sizes[item['image_id']][1],
+            )
+            boxes.append((x * x_scale, y * y_scale, (x + w) * x_scale, (y + h) * y_scale))
+    return torch.tensor(boxes).view(-1, 4)
