@@ -1,4 +1,4 @@
-"""Makes a folder of annotated images (Pascal VOC, YOLO or COCO) a data set with a config of its own.
+"""Makes a folder of annotated images (Pascal VOC, YOLO or COCO) a data set with its config.
 
 The folder is only read. Images stay where they are; what is written into --out is annotations in
 COCO's format and a config that trains SSDLite with Hadaptive-Net-S on them.

@@ -41,8 +41,8 @@ def choose_anchors(
     by equal factors to the largest.
 
     Args:
-        boxes: (N, 4), corners in pixels of the resized image, N >= 1. Of more than 2,000 boxes every
-            n-th is looked at.
+        boxes: (N, 4), corners in pixels of the resized image, N >= 1. Of more than 2,000 every n-th
+            is looked at.
         generator: The config of the ``SSDAnchorGenerator``.
         input_size: Height and width of the input in pixels.
 

@@ -8,7 +8,7 @@ from .anchors import Anchors
 TEMPLATE = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s_bccd.py'
 
 _TEXT = """\
-# Written from {folder} ({format}). What is about the data is here, the recipe is inherited.
+# Written from {folder} ({annotation_format}); the recipe is inherited.
 _base_ = {template!r}
 
 data_root = {data_root!r}
@@ -28,7 +28,7 @@ train_pipeline = [
     for step in _base_.train_pipeline
 ]
 
-# Anchors in pixels of the input: {share:.1%} of the training boxes overlap with one by an IoU of 0.5.
+# In pixels of the input; {share:.1%} of the training boxes overlap with one by an IoU of 0.5.
 model = dict(
     bbox_head=dict(
         num_classes=len(metainfo['classes']),
@@ -51,7 +51,7 @@ test_evaluator = dict(ann_file=test_data['ann_file'])
 def render_config(
     folder: Path,
     out: Path,
-    format: str,
+    annotation_format: str,
     classes: Sequence[str],
     anchors: Anchors,
     has_test: bool,
@@ -61,7 +61,7 @@ def render_config(
     Args:
         folder: The images.
         out: Has ``annotations/instances_train.json`` and so on.
-        format: What the folder was read as.
+        annotation_format: What the folder was read as.
         classes: In the order of the labels.
         anchors: For this data.
         has_test: Whether there are test images; otherwise those of the validation are tested.
@@ -72,7 +72,7 @@ def render_config(
     annotations = out.resolve() / 'annotations'
     return _TEXT.format(
         folder=' '.join(str(folder).split()),
-        format=format,
+        annotation_format=annotation_format,
         template=TEMPLATE,
         data_root=f'{folder.resolve()}/',
         classes=tuple(classes),

@@ -62,7 +62,7 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         for item in root.iter('object'):
             box = _read_voc_object(item)
             if box is None:
-                boxless.append(f'{path}: {" ".join((item.findtext("name") or "?").split())}')
+                boxless.append(f'{path}: {(item.findtext("name") or "").strip() or "no name"}')
             else:
                 boxes.append(box)
         size = tuple(int(_number(root.findtext(f'size/{key}')) or 0) for key in ('width', 'height'))

@@ -23,6 +23,9 @@ from .errors import PreparationError
 from .formats import FORMATS, find_format
 from .splitting import ImageFile, group_near_duplicates, read_image_files, split_groups
 
+# Share of boxes that overlap with an anchor, below which there is a remark.
+_FEW = 0.8
+
 
 @dataclass(frozen=True)
 class PreparedDataset:
@@ -50,7 +53,7 @@ class PreparedDataset:
 def prepare_dataset(
     folder: str | Path,
     out: str | Path,
-    format: str | None = None,
+    annotation_format: str | None = None,
     classes: Sequence[str] = (),
     val_fraction: float = 0.2,
     seed: int = 0,
@@ -65,7 +68,7 @@ def prepare_dataset(
     Args:
         folder: Images and annotations.
         out: What is written into; must not exist, or be empty.
-        format: 'voc', 'yolo' or 'coco'; found by itself by default.
+        annotation_format: 'voc', 'yolo' or 'coco'; found by itself by default.
         classes: Order of the classes, for YOLO also their names.
         val_fraction: Share of validation images, 0 < val_fraction < 1, where the folder names none.
         seed: Of the division.
@@ -84,10 +87,12 @@ def prepare_dataset(
         raise PreparationError(f'{out} exists and is not empty: remove it or name another folder')
     if not 0 < val_fraction < 1:
         raise PreparationError(f'val_fraction must be between 0 and 1, got {val_fraction}')
-    format = format or find_format(folder)
-    if format not in FORMATS:
-        raise PreparationError(f'format must be one of {", ".join(FORMATS)}, got {format!r}')
-    labeled = FORMATS[format](folder, classes)
+    name = annotation_format or find_format(folder)
+    if name not in FORMATS:
+        raise PreparationError(
+            f'annotation_format must be one of {", ".join(FORMATS)}, got {name!r}'
+        )
+    labeled = FORMATS[name](folder, classes)
     images, files, findings = _read_usable(labeled)
     splits, notes = _split(images, files, val_fraction, seed)
     findings += notes
@@ -106,11 +111,22 @@ def prepare_dataset(
         raise PreparationError(f'the training images of {folder} have no boxes: nothing to learn')
     generator = template.model.bbox_head.anchor_generator
     anchors, default = choose_anchors(boxes, generator, (height, width))
+    if anchors.share < _FEW:
+        findings.append(
+            Finding(
+                False,
+                f'{1 - anchors.share:.0%} of the training boxes overlap with no anchor by an IoU '
+                f'of 0.5; the median box has {_median_size(boxes)} pixels of the '
+                f'{width} x {height} input',
+                'Small objects need a larger input or tiles, long ones ratios of their own: change '
+                'the pipelines and the anchor_generator of the config',
+            )
+        )
 
     for split, coco in cocos.items():
         write_whole(json.dumps(coco), out / f'annotations/instances_{split}.json')
     config = out / f'{out.resolve().name}.py'
-    text = render_config(folder, out, format, labeled.classes, anchors, 'test' in cocos)
+    text = render_config(folder, out, name, labeled.classes, anchors, 'test' in cocos)
     for split in cocos:
         findings += check_coco(
             out / f'annotations/instances_{split}.json',
@@ -121,9 +137,7 @@ def prepare_dataset(
     write_whole(text, config)
     Config.fromfile(config)
     counts = {s: (len(c['images']), len(c['annotations'])) for s, c in cocos.items()}
-    return PreparedDataset(
-        format, config, tuple(labeled.classes), counts, anchors, default, findings
-    )
+    return PreparedDataset(name, config, tuple(labeled.classes), counts, anchors, default, findings)
 
 
 def _read_usable(
@@ -158,8 +172,8 @@ def _read_usable(
             *find_places(
                 False,
                 'images have another size (width, height) than their annotation names',
-                'They are left out, as nobody knows what the boxes refer to; if width and height are '
-                'swapped, the boxes were drawn before the image was turned as its EXIF data says',
+                'They are left out, as nobody knows what the boxes refer to; if width and height '
+                'are swapped, boxes were drawn before the image was turned as its EXIF data says',
                 resized,
             ),
             *find_places(False, 'annotations name no size', 'That of the image is taken', unsized),
@@ -285,3 +299,8 @@ def _boxes_in_input(coco: dict[str, Any], height: int, width: int) -> Tensor:
             )
             boxes.append((x * x_scale, y * y_scale, (x + w) * x_scale, (y + h) * y_scale))
     return torch.tensor(boxes).view(-1, 4)
+
+
+def _median_size(boxes: Tensor) -> str:
+    width, height = (boxes[:, 2:] - boxes[:, :2]).median(0).values.tolist()
+    return f'{width:.0f} x {height:.0f}'

@@ -1,0 +1,427 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hadaptive.preparation import PreparationError, prepare_dataset
+from mmdet_hadaptive.preparation.annotations import ImageIndex, split_from_path
+from mmdet_hadaptive.preparation.splitting import group_near_duplicates, split_groups
+
+TOOL = Path('tools/prepare_dataset.py').resolve()
+CLASSES = ['cat', 'dog']
+# Width, height and boxes (class, x1, y1, x2, y2) of images that are not square.
+IMAGES = {
+    f'{split}/{name}': (width, height, boxes)
+    for split, name, width, height, boxes in (
+        ('train', 'a', 80, 60, [(0, 8, 6, 40, 30), (1, 40, 30, 80, 60)]),
+        ('train', 'b', 60, 80, [(1, 3, 8, 30, 72)]),
+        ('train', 'c', 100, 50, []),
+        ('valid', 'd', 80, 60, [(0, 16, 12, 64, 48)]),
+    )
+}
+
+
+def draw_image(path, width, height, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    cv2.imwrite(str(path), cv2.resize(small, (width, height)))
+
+
+def write_voc(root, images=IMAGES):
+    for seed, (name, (width, height, boxes)) in enumerate(images.items()):
+        draw_image(root / f'{name}.png', width, height, seed)
+        objects = ''.join(
+            f'<object><name>{CLASSES[c]}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin>'
+            f'<ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>'
+            for c, x1, y1, x2, y2 in boxes
+        )
+        (root / f'{name}.xml').write_text(
+            f'<annotation><filename>elsewhere.jpg</filename><size><width>{width}</width>'
+            f'<height>{height}</height><depth>3</depth></size>{objects}</annotation>'
+        )
+
+
+def write_yolo(root, images=IMAGES):
+    for seed, (name, (width, height, boxes)) in enumerate(images.items()):
+        split, stem = name.split('/')
+        draw_image(root / split / 'images' / f'{stem}.png', width, height, seed)
+        lines = [
+            f'{c} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} '
+            f'{(y2 - y1) / height}'
+            for c, x1, y1, x2, y2 in boxes
+        ]
+        label = root / split / 'labels' / f'{stem}.txt'
+        label.parent.mkdir(exist_ok=True)
+        if lines:
+            label.write_text('\n'.join(lines))
+    (root / 'data.yaml').write_text(
+        'train: ../train/images\nval: ../valid/images\nnames: [cat, dog]\n'
+    )
+
+
+def write_coco(root, images=IMAGES):
+    for split in ('train', 'valid'):
+        chosen = [(n, i) for n, i in images.items() if n.startswith(split)]
+        coco = dict(
+            images=[],
+            annotations=[],
+            categories=[dict(id=i, name=n) for i, n in enumerate(CLASSES)],
+        )
+        for name, (width, height, boxes) in chosen:
+            image_id = len(coco['images'])
+            draw_image(root / f'{name}.png', width, height, [*images].index(name))
+            coco['images'].append(
+                dict(id=image_id, file_name=f'{Path(name).name}.png', width=width, height=height)
+            )
+            coco['annotations'] += [
+                dict(
+                    id=len(coco['annotations']) + i + 1,
+                    image_id=image_id,
+                    category_id=c,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                )
+                for i, (c, x1, y1, x2, y2) in enumerate(boxes)
+            ]
+        (root / split / '_annotations.coco.json').write_text(json.dumps(coco))
+
+
+WRITERS = dict(voc=write_voc, yolo=write_yolo, coco=write_coco)
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def read_back(out, split):
+    """Boxes by the name of their image."""
+    coco = json.loads((out / f'annotations/instances_{split}.json').read_text())
+    names = {c['id']: c['name'] for c in coco['categories']}
+    boxes = {image['file_name']: [] for image in coco['images']}
+    files = {image['id']: image['file_name'] for image in coco['images']}
+    for item in coco['annotations']:
+        boxes[files[item['image_id']]].append((names[item['category_id']], item['bbox']))
+    return {Path(name).stem: value for name, value in boxes.items()}
+
+
+@pytest.mark.parametrize('name', WRITERS)
+def test_formats_give_the_same(tmp_path, name):
+    folder, out = tmp_path / 'pets', tmp_path / 'out'
+    WRITERS[name](folder)
+    before = content(folder)
+    result = prepare_dataset(folder, out)
+    assert content(folder) == before
+    assert result.format == name
+    assert result.classes == ('cat', 'dog')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+    found = read_back(out, 'train') | read_back(out, 'val')
+    assert found.keys() == {'a', 'b', 'c', 'd'}
+    for key, (_, _, boxes) in IMAGES.items():
+        expected = [(CLASSES[c], [x1, y1, x2 - x1, y2 - y1]) for c, x1, y1, x2, y2 in boxes]
+        for (label, box), (label_again, box_again) in zip(
+            expected, found[Path(key).name], strict=True
+        ):
+            assert label == label_again
+            assert box == pytest.approx(box_again, abs=1e-3)
+
+
+def test_the_config_gives_images_and_boxes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_voc(tmp_path / 'pets')
+    result = prepare_dataset('pets', 'out')
+    # Paths hold wherever the training is started.
+    monkeypatch.chdir('/')
+    config = Config.fromfile(tmp_path / result.config)
+    init_default_scope('mmdet')
+    assert config.model.bbox_head.num_classes == 2
+    flips = [step for step in config.train_pipeline if step['type'] == 'RandomFlip']
+    assert [step['prob'] for step in flips] == [0.5]
+    loaded = config.train_dataloader.dataset
+    assert loaded.dataset.pipeline[-1]['type'] == 'PackDetInputs'
+    dataset = DATASETS.build(loaded)
+    # The image without boxes is left out.
+    assert len(dataset) == 2 * loaded.times
+    assert dataset[0]['inputs'].shape == (3, 320, 320)
+    validation = DATASETS.build(config.val_dataloader.dataset)
+    assert validation.metainfo['classes'] == ('cat', 'dog')
+    item = validation[0]['data_samples']
+    assert item.gt_instances.labels.tolist() == [0]
+    assert config.val_evaluator.ann_file == config.val_dataloader.dataset.ann_file
+
+
+def test_what_is_wrong_with_a_folder_is_named(tmp_path):
+    folder = tmp_path / 'pets'
+    images = IMAGES | {
+        'train/clipped': (80, 60, [(0, -20, 10, 40, 90)]),
+        'train/outside': (80, 60, [(0, 100, 10, 140, 40)]),
+        'train/resized': (80, 60, [(0, 10, 10, 40, 40)]),
+        'train/unsized': (80, 60, [(0, 10, 10, 40, 40)]),
+        'train/broken': (80, 60, [(0, 10, 10, 40, 40)]),
+        'train/alone': (80, 60, [(0, 10, 10, 40, 40)]),
+        'train/nameless': (80, 60, [(0, 10, 10, 40, 40)]),
+        'train/bare': (80, 60, []),
+        'train/no': (80, 60, []),
+    }
+    write_voc(folder, images)
+    draw_image(folder / 'train/resized.png', 40, 30, 9)
+    for name, old, new in (
+        ('unsized', '>80<', '>0<'),
+        ('nameless', 'cat', ' '),
+    ):
+        path = folder / f'train/{name}.xml'
+        path.write_text(path.read_text().replace(old, new))
+    (folder / 'train/broken.png').write_bytes((folder / 'train/a.png').read_bytes()[:60])
+    (folder / 'train/alone.png').unlink()
+    (folder / 'train/bare.xml').unlink()
+    (folder / 'train/no.xml').write_text('<annotation>')
+    # An image of another format than its name says is read all the same.
+    (folder / 'train/b.png').rename(folder / 'train/b.jpg')
+    result = prepare_dataset(folder, tmp_path / 'out')
+    lines = '\n'.join(finding.describe() for finding in result.findings)
+    for pattern in (
+        r'1 boxes reach beyond their image \(\S*/clipped\.png: cat \[-20\.0, 10\.0, 40.*90\.0\]\)',
+        r'1 boxes are under one pixel or outside their image \(\S*/outside\.png',
+        r'1 images have another size .*/resized\.png: \(40, 30\), annotated \(80, 60\)',
+        r'1 annotations name no size \(\S*/unsized\.png\)',
+        r'1 images are empty, truncated or no images \(\S*/broken\.png',
+        r'1 annotation files have no image \(\S*/alone\.xml\)',
+        r'1 objects have no name or no four corners \(\S*/nameless\.xml: no name\)',
+        r'2 images have no annotation file \(\S*/bare\.png, \S*/no\.png\)',
+        r'1 files are no XML \(\S*/no\.xml',
+    ):
+        assert re.search(pattern, lines), (pattern, lines)
+    found = read_back(tmp_path / 'out', 'train')
+    assert found.keys() == {'a', 'b', 'c', 'clipped', 'outside', 'unsized', 'nameless'}
+    assert found['clipped'] == [('cat', [0, 10, 40, 50])]
+    assert found['outside'] == found['nameless'] == []
+
+
+def test_difficult_objects_are_ignored(tmp_path):
+    write_voc(tmp_path / 'pets')
+    path = tmp_path / 'pets/train/a.xml'
+    path.write_text(path.read_text().replace('<difficult>0', '<difficult>1', 1))
+    prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    coco = json.loads((tmp_path / 'out/annotations/instances_train.json').read_text())
+    assert [item['iscrowd'] for item in coco['annotations']] == [1, 0, 0]
+
+
+def test_images_that_no_folder_splits(tmp_path):
+    rng = np.random.default_rng(0)
+    images = {f'all/{i}': (80, 60, [(0, 10, 10, 40, 40)]) for i in range(20)}
+    write_voc(tmp_path / 'pets', images)
+    # The same picture, brighter and compressed: on one side with its original.
+    for i in range(5):
+        pixels = cv2.imread(str(tmp_path / f'pets/all/{i}.png'))
+        noisy = np.clip(pixels * 0.9 + 10 + rng.normal(0, 1, pixels.shape), 0, 255)
+        cv2.imwrite(str(tmp_path / f'pets/all/copy{i}.jpg'), noisy, [cv2.IMWRITE_JPEG_QUALITY, 80])
+        shutil.copy(tmp_path / f'pets/all/{i}.xml', tmp_path / f'pets/all/copy{i}.xml')
+    chosen = {}
+    for seed in (0, 0, 1):
+        out = tmp_path / f'out{len(chosen)}{seed}'
+        result = prepare_dataset(tmp_path / 'pets', out, val_fraction=0.3, seed=seed)
+        assert 5 <= result.counts['val'][0] <= 7
+        assert result.counts['train'][0] + result.counts['val'][0] == 25
+        names = set(read_back(out, 'val'))
+        assert all((str(i) in names) == (f'copy{i}' in names) for i in range(5))
+        assert chosen.setdefault(seed, names) == names
+    assert chosen[0] != chosen[1]
+
+
+def test_leaks_between_given_splits_are_named(tmp_path):
+    write_voc(tmp_path / 'pets')
+    for suffix in ('png', 'xml'):
+        shutil.copy(tmp_path / f'pets/train/a.{suffix}', tmp_path / f'pets/valid/e.{suffix}')
+    findings = prepare_dataset(tmp_path / 'pets', tmp_path / 'out').findings
+    [finding] = [f for f in findings if 'nearly the same' in f.problem]
+    assert [place.split('/')[-1] for place in finding.places] == ['a.png']
+    assert '/valid/e.png like ' in finding.places[0]
+
+
+def test_test_images_are_validated_on_only_if_there_are_no_others(tmp_path):
+    write_yolo(tmp_path / 'pets')
+    (tmp_path / 'pets/data.yaml').write_text('names: {0: cat, 1: dog}')
+    (tmp_path / 'pets/valid').rename(tmp_path / 'pets/test')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+    shutil.copytree(tmp_path / 'pets/test', tmp_path / 'pets/validation')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out2')
+    assert result.counts == dict(train=(3, 3), val=(1, 1), test=(1, 1))
+    config = Config.fromfile(result.config)
+    assert config.test_dataloader.dataset.ann_file.endswith('instances_test.json')
+    assert config.test_evaluator.ann_file.endswith('instances_test.json')
+
+
+def test_yolo_lines(tmp_path):
+    write_yolo(tmp_path / 'pets')
+    label = tmp_path / 'pets/train/labels/c.txt'
+    # A polygon, a box with a confidence, and what is neither.
+    label.write_text(
+        '1 0.1 0.2 0.5 0.2 0.5 0.6\n0 0.5 0.5 0.2 0.4 0.9\n\n0 0.5 0.5\nx 0 0 1 1\n0 0.5 nan 1 1\n'
+    )
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    found = read_back(tmp_path / 'out', 'train')['c']
+    assert [name for name, _ in found] == ['dog', 'cat']
+    assert np.allclose([box for _, box in found], [[10, 10, 40, 20], [40, 15, 20, 20]], atol=1e-3)
+    [finding] = [f for f in result.findings if 'polygon' in f.problem]
+    assert [place.rpartition(':')[2] for place in finding.places] == ['4', '5', '6']
+
+
+def test_order_of_the_classes(tmp_path):
+    write_voc(tmp_path / 'pets')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', classes=['dog', 'bird', 'cat'])
+    assert result.classes == ('dog', 'bird', 'cat')
+
+
+def spoil_nothing(folder):
+    pass
+
+
+def remove_names(folder):
+    write_yolo(folder)
+    (folder / 'data.yaml').unlink()
+
+
+def add_class(folder):
+    write_yolo(folder)
+    (folder / 'train/labels/a.txt').write_text('7 0.5 0.5 0.1 0.1')
+
+
+def write_two_formats(folder):
+    write_voc(folder)
+    write_coco(folder)
+
+
+def write_images_only(folder):
+    draw_image(folder / 'a.png', 80, 60, 0)
+
+
+def write_no_boxes(folder):
+    write_voc(folder, {name: (w, h, []) for name, (w, h, _) in IMAGES.items()})
+
+
+def write_bad_coco(folder):
+    write_coco(folder)
+    path = folder / 'train/_annotations.coco.json'
+    path.write_text(path.read_text().replace('"category_id": 1', '"category_id": 5'))
+
+
+def write_one_image(folder):
+    write_voc(folder, {'all/a': IMAGES['train/a']})
+
+
+def write_validation_only(folder):
+    write_voc(folder, {'valid/d': IMAGES['valid/d']})
+
+
+def write_coco_twice(folder):
+    write_coco(folder)
+    shutil.copy(folder / 'train/_annotations.coco.json', folder / 'train/again.json')
+
+
+@pytest.mark.parametrize(
+    ('write', 'options', 'message'),
+    [
+        (spoil_nothing, {}, 'is no folder: name the one with images'),
+        (Path.mkdir, {}, 'has no images: name the folder that they are in'),
+        (write_images_only, {}, 'has 1 images, but neither Pascal VOC XML nor YOLO'),
+        (write_two_formats, {}, 'the formats voc, coco: choose one with --format'),
+        (remove_names, {}, 'name them with --classes, in the order of their numbers'),
+        (add_class, {}, r"1 lines have a class .* first .*/a\.txt:1: class 7; known are \['cat'"),
+        (write_no_boxes, {}, 'have no boxes: nothing to learn'),
+        (write_bad_coco, {}, 'annotations have a category_id that does not exist'),
+        (write_one_image, {}, 'one image cannot be divided'),
+        (write_validation_only, {}, 'there are no training images, only val'),
+        (write_coco_twice, {}, '3 images are in more than one annotation file'),
+        (
+            write_voc,
+            dict(annotation_format='voc2'),
+            "annotation_format must be one of voc, yolo, coco, got 'voc2'",
+        ),
+        (write_voc, dict(val_fraction=1), 'val_fraction must be between 0 and 1, got 1'),
+        (write_voc, dict(classes=['cat']), r"the classes \['dog'\] are not among those named"),
+    ],
+)
+def test_refused_before_anything_is_written(tmp_path, write, options, message):
+    folder, out = tmp_path / 'pets', tmp_path / 'out'
+    write(folder)
+    with pytest.raises(PreparationError, match=message):
+        prepare_dataset(folder, out, **options)
+    assert not out.exists()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    write_voc(tmp_path / 'pets')
+    before = content(tmp_path)
+    with pytest.raises(PreparationError, match='exists and is not empty: remove it or name'):
+        prepare_dataset(tmp_path / 'pets', tmp_path / 'pets')
+    assert content(tmp_path) == before
+
+
+def test_anchors_follow_the_boxes(tmp_path):
+    # 12 x 12 pixels of the 320 x 320 input, of which the template's smallest anchor is far.
+    images = {
+        f'{split}/{i}': (640, 640, [(0, x, x, x + 24, x + 24) for x in (100, 300, 500)])
+        for split, i in (('train', 0), ('train', 1), ('valid', 2))
+    }
+    write_voc(tmp_path / 'pets', images)
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    assert result.default_anchors.share == 0
+    assert result.anchors.min_sizes[0] <= 14
+    generator = Config.fromfile(result.config).model.bbox_head.anchor_generator
+    assert (*generator.min_sizes,) == result.anchors.min_sizes
+    assert (*generator.max_sizes,) == result.anchors.max_sizes
+
+
+def test_boxes_that_no_anchor_reaches_are_named(tmp_path):
+    images = {f'{split}/0': (640, 640, [(0, 10, 10, 630, 20)]) for split in ('train', 'valid')}
+    write_voc(tmp_path / 'pets', images)
+    findings = prepare_dataset(tmp_path / 'pets', tmp_path / 'out').findings
+    [finding] = [f for f in findings if 'overlap with no anchor' in f.problem]
+    assert '100% of the training boxes' in finding.problem
+    assert '310 x 5 pixels of the 320 x 320 input' in finding.problem
+
+
+def test_near_duplicates_by_steps():
+    assert group_near_duplicates([0, 0b111, 0b111111, 0xF << 40, 0]) == [[0, 1, 2, 4], [3]]
+    # One bit too many, in each of the words.
+    assert group_near_duplicates([0, sum(1 << (16 * i) for i in range(4))]) == [[0], [1]]
+
+
+def test_division_keeps_groups_whole():
+    groups = [[0, 1, 2, 3, 4, 5], [6], [7], [8], [9]]
+    for seed in range(5):
+        chosen = split_groups(groups, 0.2, seed)
+        assert len(chosen) == 2
+        assert not chosen & {0, 1, 2, 3, 4, 5}
+    assert split_groups([[0, 1], [2, 3, 4]], 0.01, 0) == {0, 1}
+
+
+def test_the_nearest_image_is_meant():
+    root = Path('/data')
+    paths = [root / 'train/images/1.jpg', root / 'valid/images/1.jpg', root / 'valid/2.jpg']
+    index = ImageIndex(paths)
+    assert index.find(root / 'valid/annots/1.xml') == paths[1]
+    assert index.find(root / 'annots/1.xml') is None
+    assert index.find(root / 'annots/2.xml') == paths[2]
+    assert index.find(root / 'all.json', 'valid/images/1.jpg') == paths[1]
+    assert split_from_path(root / 'train2017/val/1.jpg', root) == 'train'
+    assert split_from_path(root / 'images/trainee/1.jpg', root) is None
+
+
+def test_the_tool(tmp_path, run_warm):
+    write_voc(tmp_path / 'pets')
+    output = run_warm(TOOL, tmp_path / 'pets', '--out', tmp_path / 'out', cwd=tmp_path)
+    assert 'voc, classes cat, dog' in output
+    assert 'train: 3 images, 3 boxes\nval: 1 images, 1 boxes\n' in output
+    assert f'python tools/train.py {tmp_path}/out/out.py' in output
+    output = run_warm(TOOL, tmp_path / 'no', cwd=tmp_path, code=1)
+    assert 'nothing is prepared: ' in output
+    assert 'Traceback' not in output
