@@ -8,7 +8,8 @@ import onnx
 import torch
 from torch import Tensor
 
-from .errors import ExportError
+from hadaptive_runtime import ExportError
+
 from .network import ExportNetwork
 
 Exporter = Literal['dynamo', 'torchscript']
