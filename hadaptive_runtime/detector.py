@@ -11,6 +11,7 @@ from .errors import ExportError
 from .images import read_image
 from .preprocessing import Preprocessing
 from .session import Session
+from .suppression import choose_detections
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Detector:
 
     def __init__(self, session: Session, metadata: Mapping[str, Any]) -> None:
         self.session = session
+        self._metadata = metadata
         self.format: str = metadata['format']
         self.classes: list[str] = list(metadata['classes'])
         self.preprocessing = Preprocessing.from_metadata(metadata)
@@ -106,12 +108,21 @@ class Detector:
             # A fixed batch is filled up with grey.
             padding = ((0, step - len(chunk)), (0, 0), (0, 0), (0, 0))
             outputs = self.session.run(np.pad(chunk, padding))
-            found = (outputs[name][: len(chunk)] for name in ('boxes', 'scores', 'labels'))
-            detections += [self._valid(*image) for image in zip(*found, strict=True)]
+            detections += [
+                self._choose({name: output[i] for name, output in outputs.items()})
+                for i in range(len(chunk))
+            ]
         return detections
 
-    def _valid(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Detections:
-        # Every image has the same number of rows; those without a detection have the label -1.
-        found = labels >= 0
-        labels = labels[found]
-        return Detections(boxes[found], scores[found], labels, [self.classes[i] for i in labels])
+    def _choose(self, outputs: Mapping[str, np.ndarray]) -> Detections:
+        """The detections among the outputs for an image."""
+        boxes, scores = outputs['boxes'], outputs['scores']
+        if 'labels' in outputs:
+            # Every image has the same number of rows; those without a detection have the label -1.
+            found = outputs['labels'] >= 0
+            boxes, scores, labels = boxes[found], scores[found], outputs['labels'][found]
+        else:
+            boxes, scores, labels = choose_detections(
+                boxes, scores, outputs.get('factors'), self._metadata
+            )
+        return Detections(boxes, scores, labels, [self.classes[i] for i in labels])

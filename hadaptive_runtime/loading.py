@@ -12,6 +12,10 @@ from .model_file import decode_metadata, has_digest, read_onnx, read_sidecar
 # Per format, the name of the runtime, the module that is imported, and what pip calls it.
 _RUNTIMES = {
     'onnx': ('ONNX Runtime', 'onnxruntime', 'onnxruntime'),
+    'openvino': ('OpenVINO', 'openvino', 'openvino'),
+    'ncnn': ('ncnn', 'ncnn', 'ncnn'),
+    'opencv': ('OpenCV', 'cv2', 'opencv-python'),
+    'executorch': ('ExecuTorch', 'executorch', 'executorch'),
 }
 
 

@@ -42,9 +42,10 @@ def read_onnx(file: str | Path) -> bytes:
     """
     content = Path(file).read_bytes()
     if not has_digest(content):
+        sidecar = Path(file).with_suffix('.json').name
         raise ExportError(
             f'{file} is damaged, or was not written by this package (its content does not fit a '
-            f'SHA-256 at its end): {_REMEDY}'
+            f'SHA-256 at its end, nor has it metadata, {sidecar}, beside it): {_REMEDY}'
         )
     return content
 
@@ -110,6 +111,21 @@ def read_sidecar(file: Path) -> dict[str, Any]:
                 f'the SHA-256 in there): {_REMEDY}'
             )
     return metadata
+
+
+def list_files(file: Path) -> list[Path]:
+    """Lists the files of an exported model.
+
+    Args:
+        file: As :func:`~hadaptive_runtime.load_exported` takes it, and has loaded it.
+
+    Returns:
+        It, and those that belong to it.
+    """
+    if file.suffix == '.onnx' and has_digest(file.read_bytes()):
+        return [file]
+    suffixes = [*read_sidecar(file)['files'], '.json']
+    return [file.with_suffix(suffix) for suffix in suffixes]
 
 
 def _digest(content: bytes) -> str:

@@ -16,6 +16,10 @@ RUNTIME = ROOT / 'hadaptive_runtime'
 # Of each module what it may import beside the standard library; the others only the first two.
 RUNTIME_LIBRARIES = {
     'onnx_session': {'onnxruntime'},
+    'openvino_session': {'openvino'},
+    'ncnn_session': {'ncnn'},
+    # Its Python interface takes and gives tensors.
+    'executorch_session': {'executorch', 'torch'},
 }
 LIBRARIES = {
     'ops': {'torch', 'triton'},

@@ -21,7 +21,7 @@ from hadaptive_runtime.onnx_session import create_session
 from ..analysis.costs import Costs, count_costs, input_size
 from ..analysis.metrics import MAP
 from ..deploy import fuse_for_inference
-from .timing import measure_in_turn
+from ..runtime.timing import measure_in_turn
 
 
 @dataclass

@@ -10,6 +10,7 @@ if _missing:
 
 from hadaptive_runtime import ExportError  # noqa: E402
 
+from .benchmark_exported import ExportedCosts, benchmark_exported  # noqa: E402
 from .conversion import EXPORTERS  # noqa: E402
 from .evaluation import ExportedDetector, evaluate_exported  # noqa: E402
 from .export import ExportReport, export_detector  # noqa: E402
@@ -27,8 +28,10 @@ __all__ = [
     'ExportError',
     'ExportNetwork',
     'ExportReport',
+    'ExportedCosts',
     'ExportedDetector',
     'QuantizationReport',
+    'benchmark_exported',
     'encode_model',
     'evaluate_exported',
     'export_detector',

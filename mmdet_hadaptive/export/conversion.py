@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import onnx
 import torch
@@ -14,6 +14,20 @@ from .network import ExportNetwork
 
 Exporter = Literal['dynamo', 'torchscript']
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
+
+
+class Conversion(NamedTuple):
+    """How a network is converted.
+
+    Attributes:
+        batch: Images at a time; None for any number.
+        exporter: Of PyTorch, to ONNX.
+        opset: Version of ONNX's operators.
+    """
+
+    batch: int | None
+    exporter: Exporter
+    opset: int
 
 
 def convert_to_onnx(

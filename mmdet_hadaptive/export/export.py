@@ -18,8 +18,8 @@ from ..deploy import PruningReport, fuse_for_inference, prune_products
 from ..runtime.files import write_whole
 from .checkpoint import load_detector
 from .comparison import compare_outputs, run_detector
-from .conversion import EXPORTERS, Exporter
-from .formats import FORMATS, Conversion, check_request
+from .conversion import EXPORTERS, Conversion, Exporter
+from .formats import FORMATS, check_request
 from .images import first_test_image, run_pipeline
 from .network import ExportNetwork
 from .preprocessing import read_preprocessing, set_input_size

@@ -3,32 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import onnx
 from torch import Tensor
 
 from hadaptive_runtime import ExportError
 
-from .conversion import Exporter, convert_to_onnx
-from .model_file import encode_model
+from . import writers
+from .conversion import Conversion
 from .network import ExportNetwork
 from .support import Mode
-from .suppression import append_nms
-
-
-class Conversion(NamedTuple):
-    """How a network is converted.
-
-    Attributes:
-        batch: Images at a time; None for any number.
-        exporter: Of PyTorch, to ONNX.
-        opset: Version of ONNX's operators.
-    """
-
-    batch: int | None
-    exporter: Exporter
-    opset: int
 
 
 @dataclass(frozen=True)
@@ -82,30 +66,19 @@ def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> N
         )
 
 
-def _convert(
-    network: ExportNetwork, inputs: Tensor, metadata: Mapping[str, Any], conversion: Conversion
-) -> onnx.ModelProto:
-    model = convert_to_onnx(
-        network, inputs, conversion.batch is None, conversion.exporter, conversion.opset
-    )
-    if network.select:
-        append_nms(model, metadata)
-    return model
-
-
-def _write_onnx(
-    network: ExportNetwork,
-    inputs: Tensor,
-    file: Path,
-    metadata: Mapping[str, Any],
-    conversion: Conversion,
-) -> None:
-    model = _convert(network, inputs, metadata, conversion)
-    file.write_bytes(encode_model(model, metadata))
-
-
 FORMATS: dict[str, Format] = {
     'onnx': Format(
-        'ONNX Runtime', '.onnx', _write_onnx, has_nms=True, takes_batches=True, has_modes=True
+        'ONNX Runtime',
+        '.onnx',
+        writers.write_onnx,
+        has_nms=True,
+        takes_batches=True,
+        has_modes=True,
     ),
+    'openvino': Format(
+        'OpenVINO', '.xml', writers.write_openvino, has_nms=True, takes_batches=True
+    ),
+    'ncnn': Format('ncnn', '.param', writers.write_ncnn),
+    'opencv': Format('OpenCV', '.onnx', writers.write_opencv),
+    'executorch': Format('ExecuTorch', '.pte', writers.write_executorch),
 }
