@@ -37,7 +37,10 @@ def load_exported(file: str | Path, threads: int | None = None) -> Detector:
     """
     path = Path(file)
     threads = threads or int(os.environ.get('OMP_NUM_THREADS', 0)) or None
-    if path.suffix == '.onnx' and (has_digest(path.read_bytes()) or not _has_sidecar(path)):
+    if path.suffix == '.onnx' and not path.with_suffix('.json').is_file():
+        return _load_onnx(path, threads)
+    # Beside a file with metadata of its own, there may be those of another.
+    if path.suffix == '.onnx' and path.is_file() and has_digest(path.read_bytes()):
         return _load_onnx(path, threads)
     metadata = read_sidecar(path)
     format = metadata['format']
@@ -70,10 +73,6 @@ def _load_onnx(path: Path, threads: int | None) -> Detector:
             "'nms', whose outputs are detections"
         )
     return Detector(open_onnx(session), {'format': 'onnx', **metadata})
-
-
-def _has_sidecar(path: Path) -> bool:
-    return path.with_suffix('.json').is_file()
 
 
 def _check_runtime(path: Path, format: str) -> None:

@@ -87,6 +87,8 @@ def read_sidecar(file: Path) -> dict[str, Any]:
     """
     sidecar = file.with_suffix('.json')
     if not sidecar.is_file():
+        # Named if it is missing.
+        file.stat()
         raise ExportError(
             f'{file} has no metadata, {sidecar.name}, beside it: copy that as well; if there is '
             'none, the model is not one of this package: export it with tools/export.py'

@@ -72,6 +72,8 @@ def _suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, most:
         sides = np.clip(np.minimum(boxes[best, 2:], boxes[others, 2:]) - corner, 0, None)
         common = sides[:, 0] * sides[:, 1]
         union = areas[best] + areas[others] - common
-        overlaps = (common > iou_threshold * union) & (labels[others] == labels[best])
+        # Boxes with the corners the wrong way round suppress nothing.
+        overlaps = (union > 0) & (common > iou_threshold * union)
+        overlaps &= labels[others] == labels[best]
         left = others[~overlaps]
     return kept

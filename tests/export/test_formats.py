@@ -1,23 +1,33 @@
 """Every format: detections as those of MMDetection, and what is refused."""
 
 import json
+import os
 import runpy
 from importlib.util import find_spec
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmdet.apis import inference_detector, init_detector
+from torch import nn
 
-from hadaptive_runtime import load_exported
+from hadaptive_runtime import Preprocessing, load_exported
 from hadaptive_runtime.model_file import encode_sidecar
+from hadaptive_runtime.suppression import choose_detections
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
+from mmdet_hadaptive.deploy.layers import SelectedProducts
 from mmdet_hadaptive.export import FORMATS, ExportedDetector, ExportError, export_detector
+from mmdet_hadaptive.export.conversion import Conversion
+from mmdet_hadaptive.export.writers import write_executorch
+from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 
 from .conftest import on_training_images, small_config
 
 PACKAGES = {'onnx': [], 'opencv': [], 'ncnn': ['ncnn', 'pnnx']}
 OTHERS = [name for name in FORMATS if name != 'onnx']
+# ExecuTorch takes a minute to convert a whole detector, small as it is.
+WHOLE_DETECTORS = os.environ.get('HADAPTIVE_EXECUTORCH')
 
 
 @pytest.fixture(scope='module')
@@ -27,6 +37,8 @@ def export(trained, tmp_path_factory):
     folder, made = tmp_path_factory.mktemp('formats'), {}
 
     def export(name):
+        if name == 'executorch' and not WHOLE_DETECTORS:
+            pytest.skip('set HADAPTIVE_EXECUTORCH=1 to convert a whole detector')
         for package in PACKAGES.get(name, [name]):
             if find_spec(package) is None:
                 pytest.skip(f'{package} is not installed')
@@ -60,6 +72,63 @@ def test_detections_are_those_of_mmdet(name, export, expected):
     assert np.allclose(ours.scores, theirs.scores.numpy(), atol=1e-4)
     assert ours.labels.tolist() == theirs.labels.tolist()
     assert ours.class_names == [SHAPE_CLASSES[label] for label in theirs.labels]
+
+
+class TinyDetector(nn.Module):
+    """One box for each place of a map that selects channels and multiplies them."""
+
+    output_names = ('boxes', 'scores')
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 8, 8)
+        ach = AdaptiveCrossHadamard(12, 4).eval()
+        ach.norm = nn.Identity()
+        self.products = SelectedProducts(ach, 8)
+        self.head = nn.Conv2d(self.products.out_channels, 6, 1)
+
+    def forward(self, images):
+        y = self.head(self.products(self.stem(images))).flatten(2).transpose(1, 2)
+        corner = 100 * y[..., :2].sigmoid()
+        return torch.cat([corner, corner + 50 * y[..., 2:4].sigmoid()], -1), y[..., 4:].sigmoid()
+
+
+def test_executorch_writes_and_runs(tmp_path):
+    pytest.importorskip('executorch')
+    settings = dict(
+        priors_per_level=[16],
+        candidates_per_level=20,
+        score_threshold=0.1,
+        iou_threshold=0.5,
+        min_box_side=-1,
+        max_detections=5,
+    )
+    size, mean, std = (32, 32), (127.0,) * 3, (60.0,) * 3
+    preprocessing = Preprocessing(size, size, False, 'BGR', mean, std, mean)
+    metadata = dict(mode='nms', classes=['cat', 'dog'], **preprocessing.metadata(), **settings)
+    network, file = TinyDetector().eval(), tmp_path / 'tiny.pte'
+    # As NumPy makes a batch of one.
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    inputs = preprocessing.canvas(image)[None]
+    write_executorch(
+        network.to(memory_format=torch.channels_last),
+        torch.from_numpy(inputs),
+        file,
+        metadata,
+        Conversion(1, 'dynamo', 18),
+    )
+    detector = load_exported(file)
+    with torch.no_grad():
+        boxes, scores = (output[0].numpy() for output in network(torch.from_numpy(inputs.copy())))
+    expected = choose_detections(boxes, scores, None, settings)
+    (found,) = detector.detect(inputs)
+    assert len(found) == len(expected[0]) > 2
+    for ours, theirs in zip((found.boxes, found.scores, found.labels), expected, strict=True):
+        assert np.allclose(ours, theirs, atol=1e-4)
+    assert set(found.class_names) == {'cat', 'dog'}
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ExportError, match=r'tiny\.pte is damaged.*copy it again'):
+        load_exported(file)
 
 
 @pytest.mark.parametrize('name', OTHERS)
@@ -106,6 +175,20 @@ def test_damaged_files_are_refused(name, export, tmp_path):
     metadata['format'] = 'other'
     main.with_suffix('.json').write_text(encode_sidecar(metadata, main, suffixes))
     assert "of the format 'other', which this version does not know" in refusal()
+
+
+def test_an_onnx_file_beside_metadata_of_another(export, tmp_path):
+    for name in ('opencv', 'onnx'):
+        for file in export(name).files:
+            (tmp_path / f'model{file.suffix}').write_bytes(file.read_bytes())
+    assert (tmp_path / 'model.json').is_file()
+    assert load_exported(tmp_path / 'model.onnx').format == 'onnx'
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.json'])
+def test_files_that_do_not_exist(tmp_path, suffix):
+    with pytest.raises(FileNotFoundError, match=f'nowhere{suffix}'):
+        load_exported(tmp_path / f'nowhere{suffix}')
 
 
 def test_a_runtime_that_is_not_installed_is_named(export, monkeypatch):
@@ -171,6 +254,6 @@ def test_formats_are_benchmarked(trained, export, tmp_path, monkeypatch, pytestc
     for row, file in zip(rows[1:], files, strict=True):
         assert float(row[3]) > 0
         assert float(row[5]) >= round(file.stat().st_size / 1e6, 2) > 0
-    monkeypatch.setattr('sys.argv', list(map(str, [*command, files[0]])))
+    monkeypatch.setattr('sys.argv', list(map(str, [*command[:2], *files, *files])))
     with pytest.raises(SystemExit, match='name each file once'):
         runpy.run_path(tool, run_name='__main__')

@@ -11,11 +11,11 @@ from mmdet_hadaptive.export.suppression import describe_nms
 from .test_network import ATSS, FCOS, HEADS, PREPROCESSING, SIZE, build, random_outputs
 
 
-@pytest.mark.parametrize('name', [HEADS[0], ATSS, FCOS])
-def test_detections_are_those_of_mmdet(name, monkeypatch):
+@pytest.mark.parametrize(('name', 'min_side'), [(HEADS[0], 8), (ATSS, 8), (FCOS, -1)])
+def test_detections_are_those_of_mmdet(name, min_side, monkeypatch):
     detector = build(name)
     head = detector.bbox_head
-    head.test_cfg.update(min_bbox_size=8, nms_pre=300)
+    head.test_cfg.update(min_bbox_size=min_side, nms_pre=300)
     network = ExportNetwork(detector, 'nms', PREPROCESSING, select=False)
     outputs = random_outputs(detector)
     monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)

@@ -60,7 +60,7 @@ def test_a_video_is_annotated(tmp_path, main, capsys):
 def test_truncated_videos_are_named(tmp_path, main):
     video = write_video(tmp_path / 'video.avi')
     content = video.read_bytes()
-    video.write_bytes(content[: len(content) // 2])
+    video.write_bytes(content[: len(content) * 7 // 10])
     with pytest.raises(SystemExit, match=r'video\.avi ends after \d+ of 20 frames.*replace it'):
         main(video)
     video.write_bytes(b'nothing')
