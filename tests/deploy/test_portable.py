@@ -61,7 +61,7 @@ def choose():
     [
         [0.5, 3.0, -1.0, 2.0, 0.25, -7.0, 1.0, 0.0],
         # Far apart, and as near as half precision tells apart.
-        [6e4, -6e4, 1.0, 1.001, 6e-8, 0.0, -6e-8, 100.0],
+        [0.0, 6e-8, -1.0, -1.001, -6e4, -100.0, 6e4, -6e-8],
     ],
 )
 def test_ranks(choose, dtype, scores):
