@@ -12,6 +12,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmdet_hadaptive'
 # .mim links to the folders of configs and tools.
 MODULES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
+RUNTIME = ROOT / 'hadaptive_runtime'
+# Of each module what it may import beside the standard library; the others only the first two.
+RUNTIME_LIBRARIES = {
+    'onnx_session': {'onnxruntime'},
+    'openvino_session': {'openvino'},
+    'ncnn_session': {'ncnn'},
+    # Its Python interface takes and gives tensors.
+    'executorch_session': {'executorch', 'torch'},
+}
 LIBRARIES = {
     'ops': {'torch', 'triton'},
     'layers': {'torch'},
@@ -36,6 +45,10 @@ def imports(path):
             module = '.'.join((*start, *([node.module] if node.module else [])))
             for alias in node.names:
                 yield f'{module}.{alias.name}', alias.asname or alias.name
+
+
+def libraries_of(path):
+    return {name.split('.')[0] for name, _ in imports(path)} - sys.stdlib_module_names
 
 
 def imports_of_package(path):
@@ -86,7 +99,7 @@ def test_module(path):
     text = path.read_text()
     lines = text.count('\n')
     assert lines <= MAX_LINES
-    libraries = {name.split('.')[0] for name, _ in imports(path)} - sys.stdlib_module_names
+    libraries = libraries_of(path)
     assert not libraries & {'tools', 'tests'}
     if room(path) in LIBRARIES:
         assert libraries - {PACKAGE.name} <= LIBRARIES[room(path)]
@@ -107,3 +120,15 @@ def test_module(path):
 def test_tools_for_users_do_without_the_benchmark():
     for path in (ROOT / 'tools').glob('*.py'):
         assert [parts for parts, _ in imports_of_package(path) if parts[0] == 'benchmark'] == []
+
+
+@pytest.mark.parametrize('path', sorted(RUNTIME.glob('*.py')), ids=lambda path: path.stem)
+def test_exported_detectors_run_without_torch_and_mmdetection(path):
+    assert path.read_text().count('\n') <= MAX_LINES
+    allowed = {RUNTIME.name, 'numpy', 'cv2'} | RUNTIME_LIBRARIES.get(path.stem, set())
+    assert libraries_of(path) <= allowed
+
+
+def test_who_runs_exported_detectors():
+    rooms = {room(path) for path in MODULES if RUNTIME.name in libraries_of(path)}
+    assert rooms == {'benchmark', 'export'}

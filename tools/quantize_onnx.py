@@ -12,7 +12,7 @@ def main() -> None:
     """Writes the quantised model and prints what it consists of."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
-    parser.add_argument('model', type=Path, help='an ONNX file of tools/export_onnx.py')
+    parser.add_argument('model', type=Path, help='an ONNX file of tools/export.py')
     parser.add_argument('out', type=Path, help='the ONNX file to write')
     parser.add_argument(
         '--num-images', type=int, default=100, help='training images to measure on, default 100'

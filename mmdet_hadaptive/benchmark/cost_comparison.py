@@ -16,11 +16,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from hadaptive_runtime.onnx_session import create_session
+
 from ..analysis.costs import Costs, count_costs, input_size
 from ..analysis.metrics import MAP
 from ..deploy import fuse_for_inference
-from ..runtime.onnx_session import create_session
-from .timing import measure_in_turn
+from ..runtime.timing import measure_in_turn
 
 
 @dataclass

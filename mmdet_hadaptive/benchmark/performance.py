@@ -18,11 +18,12 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from hadaptive_runtime.onnx_session import create_session
+
 from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
 from ..deploy import fuse_for_inference, prune_products
 from ..layers import AdaptiveCrossHadamard
 from ..ops import append_products, gumbel_top_k
-from ..runtime.onnx_session import create_session
 
 Functions = dict[str, Callable[[], object]]
 _SIDE_LENGTH = 320

@@ -1,4 +1,4 @@
-"""Detectors as ONNX files: written, checked against PyTorch, quantised, and evaluated."""
+"""Detectors as files for other runtimes: checked against PyTorch, quantised, and evaluated."""
 
 from importlib.util import find_spec
 
@@ -8,27 +8,33 @@ if _missing:
         f'mmdet_hadaptive.export needs {", ".join(_missing)}: pip install {" ".join(_missing)}'
     )
 
+from hadaptive_runtime import ExportError  # noqa: E402
+
+from .benchmark_exported import ExportedCosts, benchmark_exported  # noqa: E402
 from .conversion import EXPORTERS  # noqa: E402
-from .errors import ExportError  # noqa: E402
-from .evaluation import OnnxDetector, evaluate_onnx  # noqa: E402
-from .export import ExportReport, export_onnx  # noqa: E402
+from .evaluation import ExportedDetector, evaluate_exported  # noqa: E402
+from .export import ExportReport, export_detector  # noqa: E402
+from .formats import FORMATS  # noqa: E402
 from .model_file import encode_model  # noqa: E402
 from .network import ExportNetwork  # noqa: E402
-from .preprocessing import Preprocessing  # noqa: E402
+from .preprocessing import read_preprocessing  # noqa: E402
 from .quantize import QuantizationReport, quantize_onnx  # noqa: E402
 from .support import MODES  # noqa: E402
 
 __all__ = [
     'EXPORTERS',
+    'FORMATS',
     'MODES',
     'ExportError',
     'ExportNetwork',
     'ExportReport',
-    'OnnxDetector',
-    'Preprocessing',
+    'ExportedCosts',
+    'ExportedDetector',
     'QuantizationReport',
+    'benchmark_exported',
     'encode_model',
-    'evaluate_onnx',
-    'export_onnx',
+    'evaluate_exported',
+    'export_detector',
     'quantize_onnx',
+    'read_preprocessing',
 ]

@@ -10,8 +10,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from torch import Tensor
 
+from hadaptive_runtime import ExportError
+
 from ..runtime.safe_loading import UnreadableCheckpointError, load_checkpoint
-from .errors import ExportError
 
 
 def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, list[str]]:

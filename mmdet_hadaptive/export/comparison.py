@@ -8,9 +8,9 @@ from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 
-from .errors import ExportError
+from hadaptive_runtime import Detections, ExportError, Preprocessing
+
 from .network import ExportNetwork
-from .preprocessing import Preprocessing
 from .support import Mode
 
 
@@ -45,9 +45,10 @@ def run_detector(
 
 def compare_outputs(
     expected: Sequence[InstanceData] | Sequence[np.ndarray],
-    actual: Sequence[np.ndarray],
+    actual: Sequence[Detections] | Sequence[np.ndarray],
     image: str,
     tolerance: float,
+    runtime: str = 'ONNX Runtime',
 ) -> float:
     """Compares the outputs of both.
 
@@ -57,6 +58,7 @@ def compare_outputs(
         image: Named in errors.
         tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
             is detected.
+        runtime: What ran the exported model, named in errors.
 
     Returns:
         The largest absolute difference. Of detections, between one and the nearest of the same
@@ -67,10 +69,10 @@ def compare_outputs(
     """
     if isinstance(expected[0], InstanceData):
         difference = _compare_detections(expected, actual)
-        nothing = not any(map(len, expected)) and (actual[-1] < 0).all()
+        nothing = not any(map(len, expected)) and not any(map(len, actual))
         if nothing and np.isfinite(tolerance):
             raise ExportError(
-                f'{image}: neither PyTorch nor ONNX Runtime detects anything, nothing can be '
+                f'{image}: neither PyTorch nor {runtime} detects anything, nothing can be '
                 'compared, and nothing is written: name an image with objects (--image), or accept '
                 'it with --tolerance inf'
             )
@@ -80,7 +82,7 @@ def compare_outputs(
         difference = float(np.max([np.abs(e - a).max() for e, a in pairs]))
     if not difference <= tolerance:
         raise ExportError(
-            f'ONNX Runtime and PyTorch differ by {difference:.2e} on {image}, more than '
+            f'{runtime} and PyTorch differ by {difference:.2e} on {image}, more than '
             f'{tolerance:.0e}, and nothing is written: see whether another image (--image), '
             'exporter (--exporter) or opset (--opset) changes that. Where scores nearly tie, the '
             'selection of channels or of boxes may differ by chance; --tolerance accepts it'
@@ -88,15 +90,14 @@ def compare_outputs(
     return difference
 
 
-def _compare_detections(expected: Sequence[InstanceData], actual: Sequence[np.ndarray]) -> float:
+def _compare_detections(expected: Sequence[InstanceData], actual: Sequence[Detections]) -> float:
     """The largest distance from a detection to the nearest of its class on the other side."""
     nearest = [0.0]
-    for instances, boxes, scores, labels in zip(expected, *actual, strict=True):
-        found = labels >= 0
-        ours = np.concatenate([boxes, scores[:, None]], axis=1)[found]
+    for instances, found in zip(expected, actual, strict=True):
+        ours = np.concatenate([found.boxes, found.scores[:, None]], axis=1)
         theirs = torch.cat([instances.bboxes, instances.scores[:, None]], dim=1).numpy()
         distances = np.abs(ours[:, None] - theirs[None]).max(-1)
-        distances[labels[found][:, None] != instances.labels.numpy()] = np.inf
+        distances[found.labels[:, None] != instances.labels.numpy()] = np.inf
         for axis in (0, 1):
             if distances.shape[1 - axis]:
                 nearest.append(distances.min(axis, initial=np.inf).max())

@@ -2,17 +2,32 @@
 
 import io
 import warnings
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import onnx
 import torch
 from torch import Tensor
 
-from .errors import ExportError
+from hadaptive_runtime import ExportError
+
 from .network import ExportNetwork
 
 Exporter = Literal['dynamo', 'torchscript']
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
+
+
+class Conversion(NamedTuple):
+    """How a network is converted.
+
+    Attributes:
+        batch: Images at a time; None for any number.
+        exporter: Of PyTorch, to ONNX.
+        opset: Version of ONNX's operators.
+    """
+
+    batch: int | None
+    exporter: Exporter
+    opset: int
 
 
 def convert_to_onnx(

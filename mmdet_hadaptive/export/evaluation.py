@@ -13,41 +13,33 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .errors import ExportError
+from hadaptive_runtime import Detections, ExportError, load_exported
+
 from .images import run_pipeline
-from .model_file import open_model
-from .preprocessing import Preprocessing, set_input_size
+from .preprocessing import set_input_size
 
 
 @MODELS.register_module()
-class OnnxDetector(BaseModel):
-    """An exported model of mode 'nms' as a detector that MMEngine can test.
+class ExportedDetector(BaseModel):
+    """An exported detector as one that MMEngine can test.
 
-    Images are prepared as the model's metadata says. ONNX Runtime runs on the CPU, with as many
-    threads as torch uses.
+    Images are prepared as the metadata say. The runtime works on the CPU, with as many threads as
+    torch uses.
 
     Args:
-        file: As :func:`mmdet_hadaptive.export.export_onnx` writes it.
+        file: As :func:`mmdet_hadaptive.export.export_detector` writes it.
 
     Attributes:
-        classes: Names of the classes.
-        preprocessing: From the metadata.
+        detector: What runs it.
 
     Raises:
-        ExportError: If the model is of another mode, damaged, or not from this package.
+        ExportError: If the model gives no detections, is damaged, or not from this package.
         OSError: If the file cannot be read.
     """
 
     def __init__(self, file: str | Path) -> None:
         super().__init__()
-        self.session, metadata = open_model(file)
-        if metadata['mode'] != 'nms':
-            raise ExportError(
-                f'{file} has the mode {metadata["mode"]!r} in its metadata: export it with mode '
-                "'nms', whose outputs are detections"
-            )
-        self.classes: tuple[str, ...] = tuple(metadata['classes'])
-        self.preprocessing = Preprocessing.from_metadata(metadata)
+        self.detector = load_exported(file, torch.get_num_threads())
 
     def forward(
         self,
@@ -70,58 +62,44 @@ class OnnxDetector(BaseModel):
         """
         if mode != 'predict':
             raise ExportError(f"an exported model cannot do {mode!r}, only 'predict'")
-        images = np.stack(
-            [self.preprocessing.canvas(x.permute(1, 2, 0).cpu().numpy()) for x in inputs]
-        )
-        batch = self.session.get_inputs()[0].shape[0]
-        step = batch if isinstance(batch, int) else len(images)
-        for start in range(0, len(images), step):
-            chunk = images[start : start + step]
-            # A fixed batch is filled up with grey.
-            padding = ((0, step - len(chunk)), (0, 0), (0, 0), (0, 0))
-            outputs = self.session.run(
-                ['boxes', 'scores', 'labels'],
-                {self.session.get_inputs()[0].name: np.pad(chunk, padding)},
-            )
-            samples = data_samples[start : start + step]
-            for sample, *detections in zip(
-                samples, *(x[: len(chunk)] for x in outputs), strict=True
-            ):
-                _add_detections(sample, *map(torch.from_numpy, detections))
+        canvas = self.detector.preprocessing.canvas
+        images = np.stack([canvas(x.permute(1, 2, 0).cpu().numpy()) for x in inputs])
+        for sample, found in zip(data_samples, self.detector.detect(images), strict=True):
+            _add_detections(sample, found)
         return data_samples
 
 
-def _add_detections(sample: DetDataSample, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
-    found = labels >= 0
+def _add_detections(sample: DetDataSample, found: Detections) -> None:
     height, width = sample.img_shape
-    boxes = boxes[found].clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
+    boxes = torch.from_numpy(found.boxes)
+    boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
     sample.pred_instances = InstanceData(
         bboxes=boxes / boxes.new_tensor(sample.scale_factor).repeat(2),
-        scores=scores[found],
-        labels=labels[found],
+        scores=torch.from_numpy(found.scores),
+        labels=torch.from_numpy(found.labels),
     )
 
 
-def evaluate_onnx(config: Config, file: str | Path, work_dir: str | Path) -> dict[str, Any]:
+def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) -> dict[str, Any]:
     """Runs an exported model through a config's test pipeline and evaluator.
 
     Args:
         config: The config that the model was exported with; is changed. Its test pipeline resizes
             to what the model was exported for.
-        file: A model of mode 'nms', also a quantised one with the same metadata.
+        file: Of any format, also a quantised one with the same metadata.
         work_dir: Gets MMEngine's logs.
 
     Returns:
         The evaluator's metrics, such as ``coco/bbox_mAP`` in 0..1.
 
     Raises:
-        ExportError: If the model is of another mode or was made for other classes or images, or if
+        ExportError: If the model gives no detections or was made for other classes or images, or if
             an image does not pass the test pipeline.
         OSError: If a file cannot be read.
     """
-    model = OnnxDetector(file)
-    set_input_size(config, *model.preprocessing.resize)
-    config.model = dict(type='OnnxDetector', file=str(file))
+    detector = load_exported(file)
+    set_input_size(config, *detector.preprocessing.resize)
+    config.model = dict(type='ExportedDetector', file=str(file))
     # MMEngine would hand it to the model.
     config.pop('data_preprocessor', None)
     config.work_dir = str(work_dir)
@@ -131,10 +109,10 @@ def evaluate_onnx(config: Config, file: str | Path, work_dir: str | Path) -> dic
     runner = Runner.from_cfg(config)
     dataset = runner.test_dataloader.dataset
     classes = dataset.metainfo['classes']
-    if tuple(classes) != model.classes:
+    if list(classes) != detector.classes:
         raise ExportError(
-            f'{file} detects {", ".join(model.classes)}; the test data has {", ".join(classes)}: '
-            'evaluate it with the config that it was exported with'
+            f'{file} detects {", ".join(detector.classes)}; the test data has '
+            f'{", ".join(classes)}: evaluate it with the config that it was exported with'
         )
     try:
         return runner.test()

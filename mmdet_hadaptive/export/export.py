@@ -1,27 +1,30 @@
-"""Writes a detector as an ONNX file that is compared with PyTorch."""
+"""Writes a detector as a file for another runtime, compared with PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 
+from hadaptive_runtime import Detections, ExportError, load_exported
+from hadaptive_runtime.onnx_session import create_session, open_onnx
+from hadaptive_runtime.session import Session
+
 from ..analysis.evaluation import collect_on_training_images, make_evaluation
 from ..deploy import PruningReport, fuse_for_inference, prune_products
 from ..runtime.files import write_whole
-from ..runtime.onnx_session import create_session
 from .checkpoint import load_detector
 from .comparison import compare_outputs, run_detector
-from .conversion import EXPORTERS, Exporter, convert_to_onnx
-from .errors import ExportError
+from .conversion import EXPORTERS, Conversion, Exporter
+from .formats import FORMATS, check_request
 from .images import first_test_image, run_pipeline
-from .model_file import encode_model
 from .network import ExportNetwork
-from .preprocessing import Preprocessing, set_input_size
+from .preprocessing import read_preprocessing, set_input_size
 from .support import Mode
-from .suppression import append_nms
+from .suppression import describe_nms
 
 # Training images on which it is measured what products contribute.
 _NUM_IMAGES = 100
@@ -32,16 +35,18 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        file: The ONNX file.
+        file: The model, as :func:`~hadaptive_runtime.load_exported` takes it.
+        files: All files, that one among them.
         input_shape: (B, 3, H, W); B is 'batch' if it is dynamic.
         output_shapes: Per output its shape.
-        image: The image that PyTorch and ONNX Runtime both saw.
+        image: The image that PyTorch and the other runtime both saw.
         difference: The largest absolute difference between their outputs. Of mode 'nms', between
             a detection of one and the nearest of the same class of the other, in pixels or score.
         pruning: What was removed from the detector before; None if it was not pruned.
     """
 
     file: Path
+    files: tuple[Path, ...]
     input_shape: tuple[int | str, ...]
     output_shapes: dict[str, tuple[int | str, ...]]
     image: str
@@ -49,12 +54,13 @@ class ExportReport:
     pruning: PruningReport | None = None
 
 
-def export_onnx(
+def export_detector(
     config: Config,
     checkpoint: str | Path,
     out: Path,
-    mode: Mode = 'nms',
+    format: str = 'onnx',
     *,
+    mode: Mode = 'nms',
     batch: int | None = 1,
     normalize: bool = False,
     exporter: Exporter = 'dynamo',
@@ -69,24 +75,25 @@ def export_onnx(
     What is exported is the fused copy (:func:`mmdet_hadaptive.deploy.fuse_for_inference`); it is
     compared with the detector itself, after it was pruned if that is asked for.
 
-    The file's ``metadata_props`` hold, each in JSON: ``mode``, ``classes``, the attributes of
-    :class:`Preprocessing`, of mode 'nms' ``score_threshold``, ``iou_threshold``,
-    ``candidates_per_level`` and ``max_detections``, and last ``sha256``, of all that comes before
-    it in the file.
+    The metadata are ``mode``, ``classes``, the attributes of :class:`Preprocessing`, and of mode
+    'nms' what :func:`describe_nms` says. An ONNX file has them in its ``metadata_props``, each in
+    JSON, and last ``sha256``, of all that comes before it in the file. Files of other formats have
+    them in a JSON file of the same name beside them, with ``sha256`` of each file and of itself.
 
-    Mode 'nms' gives ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input, ``scores``
-    (B, K) in falling order and ``labels`` (B, K), int64; rows without a detection have the score
-    0 and the label -1. For the other modes see :class:`ExportNetwork`.
+    In ONNX, mode 'nms' gives ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input,
+    ``scores`` (B, K) in falling order and ``labels`` (B, K), int64; rows without a detection have
+    the score 0 and the label -1. For the other modes see :class:`ExportNetwork`.
 
     Args:
         config: The detector's. Its test pipeline is changed if ``size`` is given.
         checkpoint: Weights for all of the detector.
-        out: The file to write.
-        mode: One of :data:`MODES`.
+        out: The file to write, with the suffix of its format.
+        format: One of :data:`FORMATS`.
+        mode: One of :data:`MODES`; but for ONNX only 'nms'.
         batch: Images at a time; None for any number.
         normalize: Whether the model takes pixel values (0 to 255, BGR) and normalises itself.
-        exporter: 'dynamo' or 'torchscript', one of PyTorch's two.
-        opset: Version of ONNX's operators.
+        exporter: 'dynamo' or 'torchscript', one of PyTorch's two; for ONNX and what is made of it.
+        opset: Version of ONNX's operators, likewise.
         size: Height and width to resize to, instead of the test pipeline's.
         image: Image for the comparison; by default the first of the config's test data.
         tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
@@ -103,44 +110,67 @@ def export_onnx(
             used, it cannot be pruned, or the outputs differ. Nothing is written.
         OSError: If a file cannot be read or written.
     """
+    writer = FORMATS.get(format)
+    if writer is None:
+        raise ExportError(f'format must be one of {", ".join(FORMATS)}, got {format!r}')
     if exporter not in EXPORTERS:
         raise ExportError(f'exporter must be one of {", ".join(EXPORTERS)}, got {exporter!r}')
     if batch is not None and batch < 1:
         raise ExportError(f'the batch must be at least 1, or None for a dynamic one, got {batch}')
+    check_request(writer, out, mode, batch)
     if size is not None:
         set_input_size(config, *size)
-    preprocessing = Preprocessing.from_config(config)
+    preprocessing = read_preprocessing(config)
     detector, classes = load_detector(config, checkpoint)
     pruning = None
     if prune is not None:
         detector, pruning = _prune(config, detector, prune)
-    network = ExportNetwork(fuse_for_inference(detector), mode, preprocessing, normalize)
+    network = ExportNetwork(
+        fuse_for_inference(detector), mode, preprocessing, normalize, writer.has_nms
+    )
 
     image = str(image or first_test_image(config))
     pixels = run_pipeline(config, image)
     # Two different images, so that a batch that is mixed up is found out.
     images = [(pixels, np.ascontiguousarray(pixels[:, ::-1]))[i % 2] for i in range(batch or 2)]
     inputs = np.stack([network.preprocessing.canvas(x) for x in images])
-
-    model = convert_to_onnx(network, torch.from_numpy(inputs), batch is None, exporter, opset)
     metadata = dict(mode=mode, classes=classes, **network.preprocessing.metadata())
     if mode == 'nms':
-        metadata |= append_nms(model, detector.bbox_head.test_cfg, network.num_candidates)
-    content = encode_model(model, metadata)
+        metadata |= describe_nms(detector.bbox_head.test_cfg, network)
 
-    session = create_session(content)
-    actual = session.run(None, {session.get_inputs()[0].name: inputs})
-    expected = run_detector(detector, mode, preprocessing, images)
-    difference = compare_outputs(expected, actual, image, tolerance)
-    write_whole(content, out)
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / out.name
+        writer.write(
+            network, torch.from_numpy(inputs), made, metadata, Conversion(batch, exporter, opset)
+        )
+        session, actual = _run(made, mode, inputs)
+        expected = run_detector(detector, mode, preprocessing, images)
+        difference = compare_outputs(expected, actual, image, tolerance, writer.runtime)
+        shapes = {name: value.shape for name, value in session.run(inputs).items()}
+        files = tuple(out.with_name(path.name) for path in sorted(made.parent.iterdir()))
+        for file in files:
+            write_whole((made.parent / file.name).read_bytes(), file)
+    size = 'batch' if batch is None else batch
     return ExportReport(
         file=out,
-        input_shape=tuple(session.get_inputs()[0].shape),
-        output_shapes={output.name: tuple(output.shape) for output in session.get_outputs()},
+        files=files,
+        input_shape=(size, *inputs.shape[1:]),
+        output_shapes={name: (size, *shape[1:]) for name, shape in shapes.items()},
         image=image,
         difference=difference,
         pruning=pruning,
     )
+
+
+def _run(
+    file: Path, mode: Mode, inputs: np.ndarray
+) -> tuple[Session, list[Detections] | list[np.ndarray]]:
+    """The exported model, and what it gives, as users get it."""
+    if mode == 'nms':
+        detector = load_exported(file, torch.get_num_threads())
+        return detector.session, detector.detect(inputs)
+    session = open_onnx(create_session(file, torch.get_num_threads()))
+    return session, list(session.run(inputs).values())
 
 
 def _prune(

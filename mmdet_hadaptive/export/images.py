@@ -8,8 +8,9 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 
+from hadaptive_runtime import ExportError
+
 from ..runtime.errors import describe_error
-from .errors import ExportError
 
 
 def first_test_image(config: Config) -> str:

@@ -4,9 +4,9 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from hadaptive_runtime import ExportError, Preprocessing
+
 from .decoding import BoxDecoder, CandidateSelection
-from .errors import ExportError
-from .preprocessing import Preprocessing
 from .support import Mode, check_support
 
 _RAW_NAMES = ('cls_score', 'bbox_pred', 'score_factor')
@@ -31,6 +31,9 @@ have them: (B, C, H, W) as the head gives them |
         mode: One of :data:`MODES`.
         preprocessing: Of the config.
         normalize: Whether the network orders and normalises the channels itself.
+        select: Whether a network of mode 'nms' selects the candidates; if not, its outputs are
+            those of mode 'decoded' and, of heads that have them, ``factors`` (B, N, 1), with
+            which the scores are not multiplied yet.
 
     Attributes:
         preprocessing: What is left to do before the network.
@@ -47,10 +50,12 @@ have them: (B, C, H, W) as the head gives them |
         mode: Mode,
         preprocessing: Preprocessing,
         normalize: bool = False,
+        select: bool = True,
     ) -> None:
         super().__init__()
         check_support(detector, mode)
         self.mode = mode
+        self.select = mode == 'nms' and select
         self.preprocessing = preprocessing.outside() if normalize else preprocessing
         self.normalization = _Normalization(preprocessing) if normalize else nn.Identity()
         self.detector = detector
@@ -67,8 +72,11 @@ have them: (B, C, H, W) as the head gives them |
             head, sizes = detector.bbox_head, [level.shape[-2:] for level in outputs[0]]
             self.decoder = BoxDecoder(head, preprocessing.input_size, sizes)
         if mode == 'nms':
-            self.output_names = [f'candidate_{kind}' for kind in ('boxes', 'scores', 'labels')]
-            self.output_names.append('class_scores')
+            if select:
+                self.output_names = [f'candidate_{kind}' for kind in ('boxes', 'scores', 'labels')]
+                self.output_names.append('class_scores')
+            elif len(outputs) > 2:
+                self.output_names.append('factors')
             self.selection = CandidateSelection(
                 self.decoder.num_priors, head.num_classes, head.test_cfg
             )
@@ -90,8 +98,10 @@ have them: (B, C, H, W) as the head gives them |
         if self.mode == 'raw':
             return tuple(level for levels in outputs for level in levels)
         boxes, scores, factors = self.decoder(*outputs)
-        if self.mode == 'nms':
+        if self.select:
             return self.selection(boxes, scores, factors)
+        if self.mode == 'nms':
+            return (boxes, scores) if factors is None else (boxes, scores, factors)
         return boxes, scores if factors is None else scores * factors
 
     def _detect(self, images: Tensor) -> tuple:

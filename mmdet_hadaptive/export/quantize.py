@@ -14,12 +14,14 @@ from mmengine.registry import init_default_scope
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from hadaptive_runtime import ExportError, Preprocessing
+from hadaptive_runtime.model_file import decode_metadata, read_onnx
+from hadaptive_runtime.onnx_session import create_session
+
 from ..runtime.files import write_whole
-from ..runtime.onnx_session import create_session
-from .errors import ExportError
 from .images import run_pipeline
-from .model_file import decode_metadata, encode_model, read_model
-from .preprocessing import Preprocessing, set_input_size
+from .model_file import encode_model
+from .preprocessing import set_input_size
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def quantize_onnx(
     Args:
         config: The config that the model was exported with; is changed. Its test pipeline resizes
             to what the model was exported for.
-        model: As :func:`export_onnx` writes it, of any mode and batch.
+        model: As :func:`export_detector` writes it, of any mode and batch.
         out: The file to write.
         num_images: How many training images to measure ranges on, evenly spaced in the data set;
             all if it has fewer.
@@ -61,7 +63,7 @@ def quantize_onnx(
         What was written.
 
     Raises:
-        ExportError: If the model is damaged, not one of :func:`export_onnx` or quantised already,
+        ExportError: If the model is damaged, not of :func:`export_detector` or quantised already,
             was made for other classes, or if there are no training images or one cannot be read.
             Nothing is written.
         OSError: If a file cannot be read or written.
@@ -127,7 +129,7 @@ def _batches(
 
 def _load(model: str | Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The model and its metadata."""
-    exported = onnx.load_from_string(read_model(model))
+    exported = onnx.load_from_string(read_onnx(model))
     metadata = decode_metadata({entry.key: entry.value for entry in exported.metadata_props})
     if any(node.op_type == 'QuantizeLinear' for node in exported.graph.node):
         raise ExportError(f'{model} is quantised already: start from the exported model')

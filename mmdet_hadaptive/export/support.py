@@ -8,7 +8,7 @@ from mmdet.models.detectors import SingleStageDetector
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 
-from .errors import ExportError
+from hadaptive_runtime import ExportError
 
 Mode = Literal['backbone', 'raw', 'decoded', 'nms']
 MODES: tuple[Mode, ...] = get_args(Mode)

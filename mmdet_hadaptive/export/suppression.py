@@ -1,9 +1,12 @@
 """Non-maximum suppression in ONNX's operators."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
 from mmengine.config import ConfigDict
+
+from .network import ExportNetwork
 
 # The class scores are zero wherever there is no candidate; the scores of what is suppressed become
 # zero, so that every image gets the same number of rows.
@@ -32,35 +35,50 @@ nms (float[B, M, 4] candidate_boxes, float[B, M] candidate_scores,
 """
 
 
-def append_nms(model: onnx.ModelProto, test_cfg: ConfigDict, num_candidates: int) -> dict[str, Any]:
+def describe_nms(test_cfg: ConfigDict, network: ExportNetwork) -> dict[str, Any]:
+    """Says how detections are chosen among candidates.
+
+    Args:
+        test_cfg: Of the head, with ``nms.iou_threshold``.
+        network: Of mode 'nms'.
+
+    Returns:
+        For the metadata: ``score_threshold``, ``iou_threshold``, ``candidates_per_level`` and
+        ``max_detections``; if the network does not select candidates, also ``priors_per_level``
+        and ``min_box_side``.
+    """
+    most = test_cfg.get('max_per_img', -1)
+    settings = dict(
+        score_threshold=test_cfg.get('score_thr', 0),
+        iou_threshold=float(test_cfg.nms.iou_threshold),
+        candidates_per_level=test_cfg.get('nms_pre', -1),
+        max_detections=min(most, network.num_candidates) if most > 0 else network.num_candidates,
+    )
+    if not network.select:
+        settings |= dict(
+            priors_per_level=network.selection.num_priors,
+            min_box_side=network.selection.min_side,
+        )
+    return settings
+
+
+def append_nms(model: onnx.ModelProto, settings: Mapping[str, Any]) -> None:
     """Appends non-maximum suppression to a network of mode 'nms'.
 
     Args:
         model: Converted from an :class:`ExportNetwork`; its outputs become ``boxes``, ``scores``
-            and ``labels``, see :func:`export_onnx`.
-        test_cfg: Of the head, with ``nms.iou_threshold``.
-        num_candidates: M, how many candidates each image has.
-
-    Returns:
-        What was appended, for the metadata: ``score_threshold``, ``iou_threshold``,
-        ``candidates_per_level`` and ``max_detections``.
+            and ``labels``, see :func:`export_detector`.
+        settings: Of :func:`describe_nms`.
     """
     batch = model.graph.output[0].type.tensor_type.shape.dim[0]
-    iou_threshold = float(test_cfg.nms.iou_threshold)
-    most = test_cfg.get('max_per_img', -1)
-    limit = min(most, num_candidates) if most > 0 else num_candidates
     appended = onnx.parser.parse_graph(
         _NMS.format(
-            batch=batch.dim_param or batch.dim_value, limit=limit, iou_threshold=iou_threshold
+            batch=batch.dim_param or batch.dim_value,
+            limit=settings['max_detections'],
+            iou_threshold=settings['iou_threshold'],
         )
     )
     model.graph.node.extend(appended.node)
     model.graph.initializer.extend(appended.initializer)
     del model.graph.output[:]
     model.graph.output.extend(appended.output)
-    return dict(
-        score_threshold=test_cfg.get('score_thr', 0),
-        iou_threshold=iou_threshold,
-        candidates_per_level=test_cfg.get('nms_pre', -1),
-        max_detections=limit,
-    )

@@ -11,10 +11,10 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.backbones import HadaptiveNet
 from mmdet_hadaptive.deploy import fuse_for_inference
 from mmdet_hadaptive.layers import AdaptiveBottleneck, AdaptiveCrossHadamard, DySoft
-from mmdet_hadaptive.runtime.onnx_session import create_session
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Channels with DySoft and BatchNorm products that are no multiple of eight.

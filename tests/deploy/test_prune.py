@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.analysis.product_contribution import freeze_selection, replace_products
 from mmdet_hadaptive.analysis.product_statistics import (
     collect_product_statistics,
@@ -14,7 +15,6 @@ from mmdet_hadaptive.analysis.product_statistics import (
 from mmdet_hadaptive.backbones import HadaptiveNet
 from mmdet_hadaptive.deploy import fuse_for_inference, prune_products
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard, DySoft
-from mmdet_hadaptive.runtime.onnx_session import create_session
 
 ACH = dict(type='ach', channels=12, kernel=3, product_norm='DySoft')
 TABLE = dict(

@@ -1,4 +1,3 @@
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
+from hadaptive_runtime import Preprocessing
 from mmdet_hadaptive.datasets import SHAPE_CLASSES, make_shapes
-from mmdet_hadaptive.export import Preprocessing, encode_model
+from mmdet_hadaptive.export import encode_model
 
 # Examples of each fuzz test.
 FUZZ = settings.get_profile('fuzz').max_examples
@@ -98,12 +98,6 @@ def damage(content: bytes, rng: np.random.Generator) -> bytes:
     for place in rng.choice(len(damaged), rng.integers(1, 5), replace=False):
         damaged[place] ^= 1 << rng.integers(8)
     return bytes(damaged)
-
-
-@pytest.fixture
-def demo(pytestconfig):
-    """What tools/onnx_demo.py defines."""
-    return runpy.run_path(str(pytestconfig.rootpath / 'tools/onnx_demo.py'))
 
 
 @pytest.fixture(scope='session')

@@ -13,16 +13,16 @@ import torch
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from hadaptive_runtime import Preprocessing, load_exported
+from hadaptive_runtime.images import read_image
+from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.export import (
     ExportError,
-    OnnxDetector,
-    Preprocessing,
-    export_onnx,
+    export_detector,
     quantize_onnx,
 )
 from mmdet_hadaptive.export.checkpoint import load_detector
 from mmdet_hadaptive.export.images import run_pipeline
-from mmdet_hadaptive.runtime.onnx_session import create_session
 
 from .conftest import FUZZ, constant_model, damage, small_config
 
@@ -50,21 +50,17 @@ def read_or_refuse(file, function, *args):
     return None
 
 
-def test_damaged_models_are_refused(tmp_path, demo):
+def test_damaged_models_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     file = constant_model(tmp_path / 'model.onnx', PREPROCESSING)
     content = file.read_bytes()
     for _ in range(FUZZ):
         file.write_bytes(damage(content, rng))
         with pytest.raises(ExportError) as error:
-            OnnxDetector(file)
-        assert is_one_line(error.value, file)
-        with pytest.raises(SystemExit) as error:
-            demo['Detector'](str(file))
+            load_exported(file)
         assert is_one_line(error.value, file)
     file.write_bytes(content)
-    OnnxDetector(file)
-    demo['Detector'](str(file))
+    load_exported(file)
 
 
 def without_metadata(content):
@@ -76,14 +72,11 @@ def without_metadata(content):
 @pytest.mark.parametrize(
     'change', [without_metadata, lambda content: b'', lambda content: b'\x00' * 1000]
 )
-def test_other_models_are_refused(tmp_path, demo, change):
+def test_other_models_are_refused(tmp_path, change):
     file = constant_model(tmp_path / 'model.onnx', PREPROCESSING)
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(ExportError, match=r'copy it again, or export it') as error:
-        OnnxDetector(file)
-    assert is_one_line(error.value, file)
-    with pytest.raises(SystemExit, match='copy or export it again') as error:
-        demo['Detector'](str(file))
+        load_exported(file)
     assert is_one_line(error.value, file)
 
 
@@ -121,7 +114,7 @@ def image_files():
 
 
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
-def test_damaged_images_are_read_or_refused(config, tmp_path, demo, backend):
+def test_damaged_images_are_read_or_refused(config, tmp_path, backend):
     rng = np.random.default_rng(0)
     config.test_dataloader.dataset.pipeline[0].imdecode_backend = backend
     contents = list(image_files())
@@ -129,22 +122,22 @@ def test_damaged_images_are_read_or_refused(config, tmp_path, demo, backend):
     for content in contents:
         file.write_bytes(content)
         assert run_pipeline(config, file).shape == (192, 192, 3)
-        assert demo['read_image'](file).shape[2] == 3
+        assert read_image(file).shape[2] == 3
         for size in (len(content) * 2 // 3, len(content) - 30):
             file.write_bytes(content[:size])
-            assert demo['read_image'](file) is None
+            assert read_image(file) is None
             with pytest.raises(ExportError, match='does not pass the test pipeline') as error:
                 run_pipeline(config, file)
             assert is_one_line(error.value, file)
     for number in range(FUZZ):
         file.write_bytes(damage(contents[number % len(contents)], rng))
-        image = demo['read_image'](file)
+        image = read_image(file)
         assert image is None or (image.ndim == 3 and image.shape[2] == 3)
         pixels = read_or_refuse(file, run_pipeline, config, file)
         assert pixels is None or pixels.shape == (192, 192, 3)
 
 
-def test_truncated_images_that_opencv_fills_up(config, tmp_path, demo, monkeypatch):
+def test_truncated_images_that_opencv_fills_up(config, tmp_path, monkeypatch):
     content = next(image_files())
     # As OpenCV 4 does.
     monkeypatch.setattr(cv2, 'imdecode', lambda *args: np.zeros((48, 80, 3), np.uint8))
@@ -152,9 +145,9 @@ def test_truncated_images_that_opencv_fills_up(config, tmp_path, demo, monkeypat
     file = tmp_path / 'image'
     file.write_bytes(content)
     assert run_pipeline(config, file).shape == (192, 192, 3)
-    assert demo['read_image'](file).shape == (48, 80, 3)
+    assert read_image(file).shape == (48, 80, 3)
     file.write_bytes(content[:-30])
-    assert demo['read_image'](file) is None
+    assert read_image(file) is None
     with pytest.raises(ExportError, match='truncated'):
         run_pipeline(config, file)
 
@@ -220,12 +213,12 @@ def test_the_tools_print_one_line(untrained, tmp_path, monkeypatch, pytestconfig
     checkpoint.write_bytes(untrained[1].read_bytes()[:-1000])
     out = tmp_path / 'out.onnx'
     for tool, arguments, culprit in [
-        ('export_onnx', [checkpoint, out], checkpoint),
-        ('export_onnx', [tmp_path / 'nowhere.pth', out], 'nowhere.pth'),
-        ('export_onnx', [untrained[1], out, '--image', image], image),
+        ('export', [checkpoint, out], checkpoint),
+        ('export', [tmp_path / 'nowhere.pth', out], 'nowhere.pth'),
+        ('export', [untrained[1], out, '--image', image], image),
         ('quantize_onnx', [damaged, out], damaged),
-        ('test_onnx', [damaged, '--work-dir', tmp_path], damaged),
-        ('test_onnx', [tmp_path / 'nowhere.onnx', '--work-dir', tmp_path], 'nowhere.onnx'),
+        ('validate', [damaged, '--work-dir', tmp_path], damaged),
+        ('validate', [tmp_path / 'nowhere.onnx', '--work-dir', tmp_path], 'nowhere.onnx'),
     ]:
         monkeypatch.setattr('sys.argv', list(map(str, [tool, config, *arguments])))
         with pytest.raises(SystemExit) as error:
@@ -237,7 +230,7 @@ def test_the_tools_print_one_line(untrained, tmp_path, monkeypatch, pytestconfig
 def test_quantisation_measures_on_no_truncated_image(untrained, tmp_path):
     root = shutil.copytree(untrained[0], tmp_path / 'data')
     file, out = tmp_path / 'float.onnx', tmp_path / 'out.onnx'
-    export_onnx(small_config(root), untrained[1], file, 'backbone', exporter='torchscript')
+    export_detector(small_config(root), untrained[1], file, mode='backbone', exporter='torchscript')
     image = sorted((root / 'train').iterdir())[0]
     image.write_bytes(image.read_bytes()[:1000])
     with pytest.raises(ExportError, match='does not pass the test pipeline') as error:

@@ -6,13 +6,14 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
+from hadaptive_runtime import Preprocessing
 from mmdet_hadaptive.datasets import SHAPE_CLASSES, make_shapes
 from mmdet_hadaptive.export import (
+    ExportedDetector,
     ExportError,
-    OnnxDetector,
-    Preprocessing,
     encode_model,
-    evaluate_onnx,
+    evaluate_exported,
+    read_preprocessing,
 )
 
 from .conftest import constant_model, small_config
@@ -22,7 +23,7 @@ PREPROCESSING = Preprocessing(SIZE, SIZE, True, 'BGR', (0.0,) * 3, (1.0,) * 3, (
 
 
 def test_boxes_are_clipped_to_the_image_and_scaled_back(tmp_path):
-    model = OnnxDetector(constant_model(tmp_path / 'model.onnx', PREPROCESSING))
+    model = ExportedDetector(constant_model(tmp_path / 'model.onnx', PREPROCESSING))
     images = [torch.zeros(3, 80, 150, dtype=torch.uint8)] * 2
     # Of width and height.
     samples = [
@@ -47,10 +48,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, workers, size):
     image.write_bytes(image.read_bytes()[:size])
     config = small_config(root)
     config.test_dataloader.num_workers = workers
-    preprocessing = Preprocessing.from_config(config)
+    preprocessing = read_preprocessing(config)
     model = constant_model(tmp_path / 'model.onnx', preprocessing)
     with pytest.raises(ExportError, match=rf'{image.name} does not pass the test pipeline'):
-        evaluate_onnx(config, model, tmp_path)
+        evaluate_exported(config, model, tmp_path)
 
 
 def test_a_model_for_other_classes_is_refused(tmp_path):
@@ -58,9 +59,9 @@ def test_a_model_for_other_classes_is_refused(tmp_path):
     config = small_config(root)
     # As many, in another order.
     classes = SHAPE_CLASSES[::-1]
-    model = constant_model(tmp_path / 'model.onnx', Preprocessing.from_config(config))
+    model = constant_model(tmp_path / 'model.onnx', read_preprocessing(config))
     exported = onnx.load(model)
     metadata = {entry.key: json.loads(entry.value) for entry in exported.metadata_props[:-1]}
     model.write_bytes(encode_model(exported, metadata | dict(classes=classes)))
     with pytest.raises(ExportError, match=r'detects cross, triangle.*test data has disk, ring'):
-        evaluate_onnx(config, model, tmp_path)
+        evaluate_exported(config, model, tmp_path)

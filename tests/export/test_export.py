@@ -9,13 +9,13 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
 
+from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.export import (
+    ExportedDetector,
     ExportError,
-    OnnxDetector,
-    evaluate_onnx,
-    export_onnx,
+    evaluate_exported,
+    export_detector,
 )
-from mmdet_hadaptive.runtime.onnx_session import create_session
 
 from .conftest import on_training_images, small_config
 
@@ -25,7 +25,7 @@ def exported(trained, tmp_path_factory):
     """The trained model in mode nms, for any batch and pixel values."""
     root, checkpoint = trained
     out = tmp_path_factory.mktemp('exported') / 'model.onnx'
-    export_onnx(
+    export_detector(
         small_config(root), checkpoint, out, batch=None, normalize=True, exporter='torchscript'
     )
     return out
@@ -42,9 +42,8 @@ def exported(trained, tmp_path_factory):
 def test_modes(trained, tmp_path, mode, batch, names):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    report = export_onnx(
-        small_config(root), checkpoint, out, mode, batch=batch, exporter='torchscript', opset=17
-    )
+    options = dict(mode=mode, batch=batch, exporter='torchscript', opset=17)
+    report = export_detector(small_config(root), checkpoint, out, **options)
     assert report.difference < 1e-3
     assert list(report.output_shapes) == names
     assert report.input_shape == (batch or 'batch', 3, 192, 192)
@@ -61,7 +60,7 @@ def test_modes(trained, tmp_path, mode, batch, names):
 def test_dynamo_gives_the_same(trained, exported, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    report = export_onnx(small_config(root), checkpoint, out, batch=None, normalize=True)
+    report = export_detector(small_config(root), checkpoint, out, batch=None, normalize=True)
     assert report.input_shape == ('batch', 3, 192, 192)
     images = np.float32(np.random.default_rng(0).integers(0, 256, (3, 3, 192, 192)))
     ours, theirs = (create_session(file).run(None, {'images': images}) for file in (out, exported))
@@ -96,7 +95,7 @@ def test_map_is_that_of_pytorch(trained, exported, tmp_path):
     config = on_training_images(small_config(root))
     config.update(work_dir=str(tmp_path / 'torch'), load_from=str(checkpoint), custom_hooks=[])
     expected = Runner.from_cfg(config).test()
-    actual = evaluate_onnx(on_training_images(small_config(root)), exported, tmp_path / 'onnx')
+    actual = evaluate_exported(on_training_images(small_config(root)), exported, tmp_path / 'onnx')
     assert expected['coco/bbox_mAP'] > 0.05
     for key, value in expected.items():
         assert actual[key] == pytest.approx(value, abs=1e-3), key
@@ -111,7 +110,7 @@ def test_size_is_height_and_width(untrained, tmp_path, monkeypatch, pytestconfig
     monkeypatch.chdir(tmp_path)
     command = f'tool config.py {checkpoint} model.onnx --mode backbone --exporter torchscript'
     monkeypatch.setattr('sys.argv', [*command.split(), '--size', '96', '160'])
-    runpy.run_path(str(pytestconfig.rootpath / 'tools/export_onnx.py'), run_name='__main__')
+    runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     assert 'images    (1, 3, 96, 160)\nfeature_0 (1, 32, 6, 10)\n' in capsys.readouterr().out
     metadata = {p.key: json.loads(p.value) for p in onnx.load('model.onnx').metadata_props}
     assert metadata['input_size'] == metadata['resize'] == [96, 160]
@@ -120,7 +119,7 @@ def test_size_is_height_and_width(untrained, tmp_path, monkeypatch, pytestconfig
 def test_a_fixed_batch_is_filled_up(trained, exported, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    export_onnx(small_config(root), checkpoint, out, batch=3, exporter='torchscript')
+    export_detector(small_config(root), checkpoint, out, batch=3, exporter='torchscript')
     images = [
         torch.from_numpy(cv2.resize(cv2.imread(str(f)), (192, 192))).permute(2, 0, 1)
         for f in sorted((root / 'train').iterdir())
@@ -131,7 +130,7 @@ def test_a_fixed_batch_is_filled_up(trained, exported, tmp_path):
             DetDataSample(metainfo=dict(img_shape=(192, 192), scale_factor=(0.75, 0.5)))
             for _ in images
         ]
-        results.append(OnnxDetector(file)(images, samples))
+        results.append(ExportedDetector(file)(images, samples))
     assert sum(len(s.pred_instances) for s in results[0]) > 4
     for ours, theirs in zip(*results, strict=True):
         assert torch.allclose(ours.pred_instances.bboxes, theirs.pred_instances.bboxes, atol=1e-2)
@@ -146,9 +145,9 @@ def test_nothing_to_compare(trained, tmp_path):
     config.model.test_cfg.score_thr = 0.999
     out = tmp_path / 'model.onnx'
     with pytest.raises(ExportError, match=r'grey\.png: neither .* detects anything'):
-        export_onnx(config, checkpoint, out, image=image, exporter='torchscript')
+        export_detector(config, checkpoint, out, image=image, exporter='torchscript')
     assert not out.exists()
-    export_onnx(config, checkpoint, out, image=image, exporter='torchscript', tolerance=np.inf)
+    export_detector(config, checkpoint, out, image=image, exporter='torchscript', tolerance=np.inf)
     assert out.exists()
 
 
@@ -157,8 +156,8 @@ def test_what_does_not_agree_is_not_written(trained, tmp_path):
     out = tmp_path / 'model.onnx'
     out.write_text('before')
     with pytest.raises(ExportError, match=r'differ by .* more than 0e\+00'):
-        export_onnx(
-            small_config(root), checkpoint, out, 'raw', exporter='torchscript', tolerance=0.0
+        export_detector(
+            small_config(root), checkpoint, out, mode='raw', exporter='torchscript', tolerance=0.0
         )
     assert out.read_text() == 'before'
     assert list(tmp_path.iterdir()) == [out]
@@ -204,7 +203,7 @@ def test_refusals(untrained, tmp_path, change, message):
     config = small_config(root)
     change(config)
     with pytest.raises(ValueError, match=message):
-        export_onnx(config, checkpoint, tmp_path / 'model.onnx', exporter='torchscript')
+        export_detector(config, checkpoint, tmp_path / 'model.onnx', exporter='torchscript')
     assert not list(tmp_path.iterdir())
 
 
@@ -214,11 +213,11 @@ def test_classes_that_do_not_fit_the_head(untrained, tmp_path):
     content['meta']['dataset_meta']['classes'] = ('disk', 'ring')
     torch.save(content, tmp_path / 'other.pth')
     with pytest.raises(ExportError, match=r'the head has 4 classes, but 2 are named'):
-        export_onnx(
+        export_detector(
             small_config(root),
             tmp_path / 'other.pth',
             tmp_path / 'model.onnx',
-            'backbone',
+            mode='backbone',
             exporter='torchscript',
         )
     assert [file.name for file in tmp_path.iterdir()] == ['other.pth']
@@ -227,6 +226,6 @@ def test_classes_that_do_not_fit_the_head(untrained, tmp_path):
 def test_a_model_without_detections_is_not_evaluated(trained, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    export_onnx(small_config(root), checkpoint, out, 'decoded', exporter='torchscript')
+    export_detector(small_config(root), checkpoint, out, mode='decoded', exporter='torchscript')
     with pytest.raises(ExportError, match=r"mode 'decoded'.*export it with mode 'nms'"):
-        evaluate_onnx(small_config(root), out, tmp_path)
+        evaluate_exported(small_config(root), out, tmp_path)

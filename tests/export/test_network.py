@@ -6,7 +6,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.export import ExportError, ExportNetwork, Preprocessing
+from hadaptive_runtime import Preprocessing
+from mmdet_hadaptive.export import ExportError, ExportNetwork
 
 from .conftest import CONFIG
 

@@ -7,7 +7,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.export import ExportError, Preprocessing
+from hadaptive_runtime import Preprocessing, load_exported
+from mmdet_hadaptive.export import ExportError, read_preprocessing
 from mmdet_hadaptive.export.preprocessing import set_input_size
 
 from .conftest import CONFIG, constant_model
@@ -23,7 +24,7 @@ CONFIGS = CONFIG.parents[1]
     ],
 )
 def test_preprocessing(name, input_size, resize, pad_value):
-    preprocessing = Preprocessing.from_config(Config.fromfile(CONFIGS / name))
+    preprocessing = read_preprocessing(Config.fromfile(CONFIGS / name))
     assert preprocessing.input_size == input_size
     assert preprocessing.resize == resize
     assert preprocessing.keep_ratio
@@ -39,7 +40,7 @@ def test_preprocessing(name, input_size, resize, pad_value):
 
 @pytest.mark.parametrize('to_rgb', [False, True])
 @pytest.mark.parametrize('keep_ratio', [False, True])
-def test_input_is_that_of_mmdet(tmp_path, demo, keep_ratio, to_rgb):
+def test_input_is_that_of_mmdet(tmp_path, keep_ratio, to_rgb):
     init_default_scope('mmdet')
     pipeline = [
         dict(type='LoadImageFromFile'),
@@ -63,7 +64,7 @@ def test_input_is_that_of_mmdet(tmp_path, demo, keep_ratio, to_rgb):
     )
     expected = MODELS.build(model)(dict(inputs=[padded], data_samples=None))['inputs'][0].numpy()
 
-    preprocessing = Preprocessing.from_config(config)
+    preprocessing = read_preprocessing(config)
     resized = resized.permute(1, 2, 0).numpy()
     assert np.allclose(preprocessing.canvas(resized), expected, atol=1e-4)
     outside = preprocessing.outside().canvas(resized)
@@ -73,15 +74,17 @@ def test_input_is_that_of_mmdet(tmp_path, demo, keep_ratio, to_rgb):
     )
     assert np.allclose(inside, expected, atol=1e-4)
 
-    detector = demo['Detector'](str(constant_model(tmp_path / 'model.onnx', preprocessing)))
-    inputs, factors = detector.prepare(cv2.imread(str(file)))
-    assert np.allclose(inputs[0], expected, atol=1e-4)
+    detector = load_exported(constant_model(tmp_path / 'model.onnx', preprocessing))
+    inputs, factors = detector.preprocessing.prepare(cv2.imread(str(file)))
+    assert np.allclose(inputs, expected, atol=1e-4)
     assert np.allclose(factors, [1.5, 1.5 if keep_ratio else 2.25])
     # The larger box, clipped to the image, and the smaller one.
-    boxes, _, labels = detector(image)
+    found = detector(image)
     height = 1.5 if keep_ratio else 2.25
-    assert np.allclose(boxes, [[0, 0, 100, 40], [10 / 1.5, 20 / height, 40 / 1.5, 60 / height]])
-    assert labels.tolist() == [0, 1]
+    assert np.allclose(
+        found.boxes, [[0, 0, 100, 40], [10 / 1.5, 20 / height, 40 / 1.5, 60 / height]]
+    )
+    assert found.labels.tolist() == [0, 1]
 
 
 def test_another_size_is_that_of_resize_and_of_pad():
@@ -96,5 +99,5 @@ def test_another_size_is_that_of_resize_and_of_pad():
         )
     )
     set_input_size(config, 64, 128)
-    preprocessing = Preprocessing.from_config(config)
+    preprocessing = read_preprocessing(config)
     assert preprocessing.input_size == preprocessing.resize == (64, 128)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmdet.models import SingleStageDetector
 
-from mmdet_hadaptive.export import ExportError, evaluate_onnx, export_onnx, quantize_onnx
-from mmdet_hadaptive.runtime.onnx_session import create_session
+from hadaptive_runtime.onnx_session import create_session
+from mmdet_hadaptive.export import ExportError, evaluate_exported, export_detector, quantize_onnx
 
 from .conftest import on_training_images, small_config
 
@@ -30,9 +30,9 @@ def test_the_exported_model_is_the_pruned_one(trained, tmp_path):
     root, checkpoint = trained
     whole, pruned = tmp_path / 'whole.onnx', tmp_path / 'pruned.onnx'
     options = dict(batch=None, exporter='torchscript')
-    report = export_onnx(evaluated_on_training_images(root), checkpoint, whole, **options)
+    report = export_detector(evaluated_on_training_images(root), checkpoint, whole, **options)
     assert report.pruning is None
-    report = export_onnx(
+    report = export_detector(
         evaluated_on_training_images(root), checkpoint, pruned, prune=1.0, **options
     )
     assert report.pruning.removed == ('stage3.1',)
@@ -46,7 +46,9 @@ def test_the_exported_model_is_the_pruned_one(trained, tmp_path):
     assert np.abs(before[1] - after[1]).max() > 1e-4
 
     metrics = [
-        evaluate_onnx(evaluated_on_training_images(root), file, tmp_path / 'onnx')['coco/bbox_mAP']
+        evaluate_exported(evaluated_on_training_images(root), file, tmp_path / 'onnx')[
+            'coco/bbox_mAP'
+        ]
         for file in (whole, pruned)
     ]
     assert metrics[0] > 0.05
@@ -73,7 +75,7 @@ def test_products_stay_if_too_much_would_be_lost(trained, tmp_path, monkeypatch)
     val_step = SingleStageDetector.val_step
     monkeypatch.setattr(SingleStageDetector, 'val_step', worse_without)
     options = dict(exporter='torchscript', mode='backbone')
-    report = export_onnx(config, checkpoint, out, prune=0.0, **options)
+    report = export_detector(config, checkpoint, out, prune=0.0, **options)
     assert report.pruning.removed == ()
     assert 'products removed: nothing; kept: stage3.1' in str(report.pruning)
     assert report.pruning.metric_after >= report.pruning.metric_before
@@ -105,7 +107,7 @@ def test_refusals(untrained, tmp_path, change, prune, message):
         config.pop(change)
     out = tmp_path / 'model.onnx'
     with pytest.raises(ExportError, match=message):
-        export_onnx(config, checkpoint, out, prune=prune)
+        export_detector(config, checkpoint, out, prune=prune)
     assert not out.exists()
 
 
@@ -115,7 +117,7 @@ def test_tool(untrained, tmp_path, monkeypatch, pytestconfig, capsys):
     monkeypatch.chdir(tmp_path)
     command = f'tool config.py {checkpoint} model.onnx --mode backbone --exporter torchscript'
     monkeypatch.setattr('sys.argv', [*command.split(), '--prune'])
-    runpy.run_path(str(pytestconfig.rootpath / 'tools/export_onnx.py'), run_name='__main__')
+    runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     output = capsys.readouterr().out
     assert 'products removed: stage3.1; kept: nothing\nselection frozen: nothing\n' in output
     assert 'metric 0.0000, now 0.0000 (tolerance 0.001)\n' in output

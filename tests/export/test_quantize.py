@@ -7,18 +7,18 @@ import numpy as np
 import onnx
 import pytest
 
+from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.export import (
     ExportError,
-    Preprocessing,
     encode_model,
-    evaluate_onnx,
-    export_onnx,
+    evaluate_exported,
+    export_detector,
     quantize,
     quantize_onnx,
+    read_preprocessing,
 )
 from mmdet_hadaptive.export.images import run_pipeline
-from mmdet_hadaptive.runtime.onnx_session import create_session
 
 from .conftest import on_training_images, small_config
 
@@ -28,7 +28,7 @@ def exported(trained, tmp_path_factory):
     """The trained model in mode nms, for batches of 3: more than the last one holds."""
     root, checkpoint = trained
     out = tmp_path_factory.mktemp('quantize') / 'float.onnx'
-    export_onnx(small_config(root), checkpoint, out, batch=3, exporter='torchscript')
+    export_detector(small_config(root), checkpoint, out, batch=3, exporter='torchscript')
     return out
 
 
@@ -91,7 +91,7 @@ def test_metadata_stay_and_the_weights_shrink(exported, quantized):
 
 def test_map_is_nearly_that_of_the_exported_model(trained, exported, quantized, tmp_path):
     before, after = (
-        evaluate_onnx(on_training_images(small_config(trained[0])), file, tmp_path)
+        evaluate_exported(on_training_images(small_config(trained[0])), file, tmp_path)
         for file in (exported, quantized)
     )
     assert before['coco/bbox_mAP'] > 0.05
@@ -101,11 +101,16 @@ def test_map_is_nearly_that_of_the_exported_model(trained, exported, quantized, 
 def test_features_of_a_backbone_are_close(trained, tmp_path):
     root, checkpoint = trained
     files = tmp_path / 'float.onnx', tmp_path / 'int8.onnx'
-    export_onnx(
-        small_config(root), checkpoint, files[0], 'backbone', batch=None, exporter='torchscript'
+    export_detector(
+        small_config(root),
+        checkpoint,
+        files[0],
+        mode='backbone',
+        batch=None,
+        exporter='torchscript',
     )
     quantize_onnx(small_config(root), *files, num_images=2)
-    preprocessing = Preprocessing.from_config(small_config(root))
+    preprocessing = read_preprocessing(small_config(root))
     # Any number of images.
     images = np.stack(
         [
@@ -124,11 +129,11 @@ def test_features_of_a_backbone_are_close(trained, tmp_path):
 def features(untrained, tmp_path):
     """The features of an untrained backbone, for images of a size of their own."""
     out = tmp_path / 'features.onnx'
-    export_onnx(
+    export_detector(
         small_config(untrained[0]),
         untrained[1],
         out,
-        'backbone',
+        mode='backbone',
         size=(96, 160),
         exporter='torchscript',
     )

@@ -60,7 +60,7 @@ def source(tmp_path_factory):
     """A copy of what is built, because building leaves folders behind."""
     folder = tmp_path_factory.mktemp('source') / 'clone'
     ignore = shutil.ignore_patterns('__pycache__')
-    for name in ('mmdet_hadaptive', 'configs', 'tools'):
+    for name in ('mmdet_hadaptive', 'hadaptive_runtime', 'configs', 'tools'):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
     for name in ('LICENSE', 'README.md', 'model-index.yml', 'pyproject.toml'):
         shutil.copy(ROOT / name, folder)
@@ -142,6 +142,7 @@ def test_wheel_has_configs_tools_and_index(wheel):
         if name.startswith(mim):
             assert data == (ROOT / name.removeprefix(mim)).read_bytes(), name
     assert 'mmdet_hadaptive/py.typed' in content
+    assert 'hadaptive_runtime/detector.py' in content
     expected = {
         path.relative_to(ROOT).as_posix()
         for pattern in ('configs/**/*.*', 'tools/*.*')

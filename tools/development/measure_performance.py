@@ -13,8 +13,8 @@ from rich.progress import track
 import mmdet_hadaptive  # noqa: F401
 from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.benchmark import performance
-from mmdet_hadaptive.benchmark.timing import measure_in_turn
 from mmdet_hadaptive.ops.expansion import has_triton
+from mmdet_hadaptive.runtime.timing import measure_in_turn
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/ssdlite'
 CONFIG /= 'ssdlite_hadaptive-s_8xb24-600e_coco.py'

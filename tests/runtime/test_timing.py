@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from mmdet_hadaptive.benchmark.timing import measure_in_turn
+from mmdet_hadaptive.runtime.timing import measure_in_turn
 
 
 def test_functions_take_turns():

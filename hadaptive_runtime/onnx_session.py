@@ -1,14 +1,12 @@
-"""The one way in which this package runs ONNX models.
-
-ONNX Runtime is an extra: import this module only where models are run.
-"""
+"""ONNX files in ONNX Runtime."""
 
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
-import torch
 
-from .errors import describe_error
+from .errors import ExportError, first_line
+from .session import Session
 
 
 def create_session(
@@ -18,17 +16,17 @@ def create_session(
 
     Args:
         model: An ONNX file, or the content of one.
-        threads: How many may compute one operation; None for as many as torch uses.
+        threads: How many may compute one operation; None for as many as there are cores.
 
     Returns:
         The session.
 
     Raises:
-        ValueError: If ONNX Runtime cannot read or refuses the model.
+        ExportError: If ONNX Runtime cannot read or refuses the model.
     """
     is_content = isinstance(model, bytes)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = threads or 0
     # Threads that spin while they wait would slow down whoever has the next turn: data loaders,
     # and whatever is timed beside the model.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
@@ -38,4 +36,16 @@ def create_session(
         )
     except Exception as error:  # its exceptions have no base class of their own
         name = 'the model' if is_content else model
-        raise ValueError(f'ONNX Runtime cannot load {name}: {describe_error(error)}') from error
+        raise ExportError(f'ONNX Runtime cannot load {name}: {first_line(error)}') from error
+
+
+def open_onnx(session: onnxruntime.InferenceSession) -> Session:
+    """The session as those of other formats."""
+    (images,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {images.name: inputs}), strict=True))
+
+    batch = images.shape[0]
+    return Session(run, batch if isinstance(batch, int) else None)

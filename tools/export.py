@@ -1,11 +1,11 @@
-"""Exports a detector to ONNX, and compares it with PyTorch before anything is written."""
+"""Exports a detector to another runtime, compared with PyTorch before anything is written."""
 
 import argparse
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmdet_hadaptive.export import EXPORTERS, MODES, ExportError, export_onnx
+from mmdet_hadaptive.export import EXPORTERS, FORMATS, MODES, ExportError, export_detector
 
 
 def batch_size(text: str) -> int | None:
@@ -14,11 +14,13 @@ def batch_size(text: str) -> int | None:
 
 
 def main() -> None:
-    """Writes the ONNX file and prints what it takes and gives."""
+    """Writes the file and prints what it takes and gives."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('out', type=Path, help='the ONNX file to write')
+    suffixes = ', '.join(f'{format.suffix} for {name}' for name, format in FORMATS.items())
+    parser.add_argument('out', type=Path, help=f'the file to write: {suffixes}')
+    parser.add_argument('--format', choices=FORMATS, default='onnx', help='default onnx')
     parser.add_argument(
         '--mode',
         choices=MODES,
@@ -59,7 +61,7 @@ def main() -> None:
     config = Config.fromfile(args.pop('config'))
     config.merge_from_dict(args.pop('cfg_options'))
     try:
-        report = export_onnx(config, **args)
+        report = export_detector(config, **args)
     except (ExportError, OSError) as error:
         raise SystemExit(f'nothing is written: {error}') from error
     if report.pruning:
@@ -68,7 +70,8 @@ def main() -> None:
     for name, shape in report.output_shapes.items():
         print(f'{name:9} {shape}')
     print(f'largest difference from PyTorch on {report.image}: {report.difference:.1e}')
-    print(f'written: {report.file} ({report.file.stat().st_size / 2**20:.1f} MiB)')
+    mebibytes = sum(file.stat().st_size for file in report.files) / 2**20
+    print(f'written: {", ".join(map(str, report.files))} ({mebibytes:.1f} MiB)')
 
 
 if __name__ == '__main__':

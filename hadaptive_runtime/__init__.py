@@ -1,0 +1,19 @@
+"""Runs detectors that mmdet_hadaptive exported: NumPy, OpenCV and the runtime of the format.
+
+Neither torch nor MMDetection is needed, and the folder can be copied into another program:
+
+    from hadaptive_runtime import load_exported
+
+    detector = load_exported('bccd.onnx')
+    found = detector('image.jpg')
+    print(found.boxes, found.scores, found.class_names)
+
+On the command line: python -m hadaptive_runtime FILE IMAGE
+"""
+
+from .detector import Detections, Detector
+from .errors import ExportError
+from .loading import load_exported
+from .preprocessing import Preprocessing
+
+__all__ = ['Detections', 'Detector', 'ExportError', 'Preprocessing', 'load_exported']

@@ -1,0 +1,5 @@
+"""Detects objects, see :mod:`hadaptive_runtime.predict`."""
+
+from .predict import main
+
+main()

@@ -1,0 +1,79 @@
+"""Chooses detections among boxes, for formats that cannot do it in the graph."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def choose_detections(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    factors: np.ndarray | None,
+    settings: Mapping[str, Any],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Selects candidates and suppresses overlaps as MMDetection does.
+
+    Candidates are the best ``candidates_per_level`` pairs of a prior and a class of each level, as
+    far as they score more than ``score_threshold`` and their sides exceed ``min_box_side``. Of two
+    candidates of one class whose intersection over union exceeds ``iou_threshold``, the one with
+    the lower score is suppressed.
+
+    Args:
+        boxes: (N, 4), (x1, y1, x2, y2).
+        scores: (N, classes).
+        factors: (N, 1), by which the scores of candidates are multiplied; None for nothing.
+        settings: Of the metadata: those above, ``priors_per_level``, and ``max_detections``.
+
+    Returns:
+        Boxes (n, 4), scores (n,), falling, and labels (n,), int64.
+    """
+    num_classes = scores.shape[1]
+    flat = scores.ravel()
+    candidates = _best_of_levels(flat, num_classes, settings)
+    candidates = candidates[flat[candidates] > settings['score_threshold']]
+    priors, labels = candidates // num_classes, candidates % num_classes
+    boxes, scores = boxes[priors], flat[candidates]
+    if factors is not None:
+        scores = scores * factors[priors, 0]
+    if settings['min_box_side'] >= 0:
+        large = (boxes[:, 2:] - boxes[:, :2] > settings['min_box_side']).all(1)
+        boxes, scores, labels = boxes[large], scores[large], labels[large]
+    order = np.argsort(-scores, kind='stable')
+    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    kept = _suppress(boxes, labels, settings['iou_threshold'], settings['max_detections'])
+    return boxes[kept], scores[kept], labels[kept].astype(np.int64)
+
+
+def _best_of_levels(
+    scores: np.ndarray, num_classes: int, settings: Mapping[str, Any]
+) -> np.ndarray:
+    """Indices of the candidates among all pairs of prior and class."""
+    most, start, best = settings['candidates_per_level'], 0, []
+    for num_priors in settings['priors_per_level']:
+        level = scores[start : start + num_priors * num_classes]
+        indices = np.arange(len(level))
+        if 0 < most < len(level):
+            indices = np.argsort(-level, kind='stable')[:most]
+        best.append(indices + start)
+        start += len(level)
+    return np.concatenate(best)
+
+
+def _suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, most: int) -> list[int]:
+    """Indices of the boxes that are kept, of boxes that are sorted by their score."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left = np.arange(len(boxes))
+    kept: list[int] = []
+    while len(left) and len(kept) < most:
+        best, others = left[0], left[1:]
+        kept.append(int(best))
+        corner = np.maximum(boxes[best, :2], boxes[others, :2])
+        sides = np.clip(np.minimum(boxes[best, 2:], boxes[others, 2:]) - corner, 0, None)
+        common = sides[:, 0] * sides[:, 1]
+        union = areas[best] + areas[others] - common
+        # Boxes with the corners the wrong way round suppress nothing.
+        overlaps = (union > 0) & (common > iou_threshold * union)
+        overlaps &= labels[others] == labels[best]
+        left = others[~overlaps]
+    return kept

@@ -1,0 +1,84 @@
+"""The formats that detectors are exported to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hadaptive_runtime import ExportError
+
+from . import writers
+from .conversion import Conversion
+from .network import ExportNetwork
+from .support import Mode
+
+
+@dataclass(frozen=True)
+class Format:
+    """What is particular to a format.
+
+    Attributes:
+        runtime: What runs it.
+        suffix: Of the file that users name.
+        write: Writes the file and what belongs beside it: network, a batch of inputs, file,
+            metadata, conversion.
+        has_nms: Whether candidates are selected and suppressed in the graph.
+        takes_batches: Whether more than one image at a time can be taken.
+        has_modes: Whether there is something else than detections.
+    """
+
+    runtime: str
+    suffix: str
+    write: Callable[[ExportNetwork, Tensor, Path, Mapping[str, Any], Conversion], None]
+    has_nms: bool = False
+    takes_batches: bool = False
+    has_modes: bool = False
+
+
+def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> None:
+    """Checks what is asked of a format.
+
+    Args:
+        format: One of :data:`FORMATS`.
+        out: The file to write.
+        mode: Of the network.
+        batch: Images at a time; None for any number.
+
+    Raises:
+        ExportError: If the format does not have it, or the file would be taken for another.
+    """
+    if out.suffix != format.suffix:
+        raise ExportError(
+            f'{out} must end in {format.suffix} to run in {format.runtime}: name '
+            f'{out.with_suffix(format.suffix).name}, or another --format'
+        )
+    if mode != 'nms' and not format.has_modes:
+        raise ExportError(
+            f'mode {mode!r} exists in ONNX only, {format.runtime} gets detections: use --format '
+            "onnx, or mode 'nms'"
+        )
+    if batch != 1 and not format.takes_batches:
+        raise ExportError(
+            f'for {format.runtime} one image at a time is exported, got a batch of '
+            f'{batch or "any size"}: use --batch 1, or --format onnx'
+        )
+
+
+FORMATS: dict[str, Format] = {
+    'onnx': Format(
+        'ONNX Runtime',
+        '.onnx',
+        writers.write_onnx,
+        has_nms=True,
+        takes_batches=True,
+        has_modes=True,
+    ),
+    'openvino': Format(
+        'OpenVINO', '.xml', writers.write_openvino, has_nms=True, takes_batches=True
+    ),
+    'ncnn': Format('ncnn', '.param', writers.write_ncnn),
+    'opencv': Format('OpenCV', '.onnx', writers.write_opencv),
+    'executorch': Format('ExecuTorch', '.pte', writers.write_executorch),
+}

@@ -1,0 +1,181 @@
+"""Writes networks in the formats of other runtimes.
+
+All take the network, a batch of inputs, the file to write, the metadata, and how to convert.
+"""
+
+import subprocess
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from hadaptive_runtime import ExportError
+from hadaptive_runtime.errors import first_line
+from hadaptive_runtime.model_file import encode_sidecar
+
+from ..deploy.portable import make_portable
+from .conversion import Conversion, convert_to_onnx
+from .model_file import encode_model
+from .network import ExportNetwork
+from .suppression import append_nms
+
+
+def write_onnx(
+    network: ExportNetwork,
+    inputs: Tensor,
+    file: Path,
+    metadata: Mapping[str, Any],
+    conversion: Conversion,
+) -> None:
+    """Writes an ONNX file with its metadata inside."""
+    model = _convert(network, inputs, metadata, conversion)
+    file.write_bytes(encode_model(model, metadata))
+
+
+def write_openvino(
+    network: ExportNetwork,
+    inputs: Tensor,
+    file: Path,
+    metadata: Mapping[str, Any],
+    conversion: Conversion,
+) -> None:
+    """Writes .xml and .bin, with float32 weights, by way of ONNX."""
+    openvino = _import('openvino')
+    model = _convert(network, inputs, metadata, conversion)
+    read = openvino.Core().read_model(model.SerializeToString())
+    openvino.save_model(read, file, compress_to_fp16=False)
+    _write_sidecar(file, ('.xml', '.bin'), 'openvino', metadata, conversion.batch)
+
+
+def write_ncnn(
+    network: ExportNetwork,
+    inputs: Tensor,
+    file: Path,
+    metadata: Mapping[str, Any],
+    conversion: Conversion,
+) -> None:
+    """Writes .param and .bin, with float32 weights, by way of TorchScript and pnnx."""
+    pnnx = _import('pnnx')
+    shapes, traced = _trace(_portable(network), inputs)
+    with TemporaryDirectory() as folder:
+        traced.save(f'{folder}/net.pt')
+        shape = ','.join(map(str, inputs.shape))
+        command = [pnnx.EXEC_PATH, 'net.pt', f'inputshape=[{shape}]', 'fp16=0']
+        result = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        made = {suffix: Path(folder, f'net.ncnn{suffix}') for suffix in ('.param', '.bin')}
+        if result.returncode or not all(path.is_file() for path in made.values()):
+            raise ExportError(
+                f'pnnx fails (exit status {result.returncode}): {result.stdout.strip()[-200:]}. '
+                'Use another --format'
+            )
+        for suffix, path in made.items():
+            file.with_suffix(suffix).write_bytes(path.read_bytes())
+    metadata = {**metadata, 'outputs': dict(zip(network.output_names, shapes, strict=True))}
+    _write_sidecar(file, tuple(made), 'ncnn', metadata)
+
+
+def write_opencv(
+    network: ExportNetwork,
+    inputs: Tensor,
+    file: Path,
+    metadata: Mapping[str, Any],
+    conversion: Conversion,
+) -> None:
+    """Writes an ONNX file of operators that OpenCV 4 knows."""
+    model = _convert(_portable(network), inputs, metadata, conversion)
+    # OpenCV cannot compute constants at every place.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(file)
+    content = model.SerializeToString()
+    onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+    _write_sidecar(file, ('.onnx',), 'opencv', metadata)
+
+
+def write_executorch(
+    network: ExportNetwork,
+    inputs: Tensor,
+    file: Path,
+    metadata: Mapping[str, Any],
+    conversion: Conversion,
+) -> None:
+    """Writes .pte for the processor, by XNNPACK as far as that goes."""
+    exir = _import('executorch.exir')
+    xnnpack = _import('executorch.backends.xnnpack.partition.xnnpack_partitioner')
+    # ExecuTorch refuses channels_last, and any stride of zero, as NumPy gives to a batch of one.
+    network = network.to(memory_format=torch.contiguous_format)
+    inputs = inputs.clone(memory_format=torch.contiguous_format)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            program = torch.export.export(network, (inputs,))
+            edge = exir.to_edge_transform_and_lower(
+                program, partitioner=[xnnpack.XnnpackPartitioner()]
+            )
+            content = edge.to_executorch().buffer
+        except Exception as error:  # of many kinds
+            raise ExportError(
+                f'ExecuTorch cannot convert the detector ({first_line(error)}): use another '
+                '--format'
+            ) from error
+    file.write_bytes(content)
+    metadata = {**metadata, 'outputs': network.output_names}
+    _write_sidecar(file, ('.pte',), 'executorch', metadata)
+
+
+def _convert(
+    network: ExportNetwork, inputs: Tensor, metadata: Mapping[str, Any], conversion: Conversion
+) -> onnx.ModelProto:
+    model = convert_to_onnx(
+        network, inputs, conversion.batch is None, conversion.exporter, conversion.opset
+    )
+    if network.select:
+        append_nms(model, metadata)
+    return model
+
+
+def _portable(network: ExportNetwork) -> ExportNetwork:
+    try:
+        return make_portable(network)
+    except ValueError as error:
+        raise ExportError(f'{error}; use --format onnx') from error
+
+
+def _trace(
+    network: ExportNetwork, inputs: Tensor
+) -> tuple[list[tuple[int, ...]], torch.jit.ScriptModule]:
+    """The shapes of the outputs, and the network in TorchScript."""
+    network = network.to(memory_format=torch.contiguous_format)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        shapes = [tuple(output.shape) for output in network(inputs)]
+        return shapes, torch.jit.trace(network, inputs, check_trace=False)
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition('.')[0]
+        raise ExportError(f'{package} is not installed: pip install {package}') from error
+
+
+def _write_sidecar(
+    file: Path,
+    suffixes: tuple[str, ...],
+    format: str,
+    metadata: Mapping[str, Any],
+    batch: int | None = 1,
+) -> None:
+    content = encode_sidecar({'format': format, 'batch': batch, **metadata}, file, suffixes)
+    file.with_suffix('.json').write_text(content)
