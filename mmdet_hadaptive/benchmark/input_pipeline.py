@@ -35,13 +35,16 @@ def time_in_turn(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Times all transforms of pipelines by turns, on the same images.
 
+    What counts is the time of the process, not that of the clock: on a machine that does other
+    things as well, a clock shows how many images a part of a core prepares.
+
     Args:
         datasets: What :func:`build_train_data` built, by name.
         rounds: How often each pipeline gets its turn, after one that is not counted.
         images_per_round: How many images it prepares then.
 
     Returns:
-        For each name and each transform the wall-clock seconds per image, one value per round;
+        For each name and each transform the processor's seconds per image, one value per round;
         in the order of the pipeline.
     """
     times = {
@@ -55,9 +58,9 @@ def time_in_turn(
             for image in images:
                 sample = data.get_data_info(int(image))
                 for transform in data.pipeline.transforms:
-                    start = time.perf_counter()
+                    start = time.process_time()
                     sample = transform(sample)
-                    end = time.perf_counter()
+                    end = time.process_time()
                     if index >= 0:
                         step = times[name][type(transform).__name__]
                         step[index] += (end - start) / images_per_round
