@@ -306,13 +306,15 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
             continue
         x, y, width, height = item['bbox']
         image_width, image_height = sizes[item['image_id']]
-        place = f'annotation {item["id"]} in image {item["image_id"]}: {item["bbox"]}'
         if width < 1 or height < 1 or item['area'] <= 0:
-            empty.append(place)
+            found = empty
         elif x >= image_width or y >= image_height or x + width <= 0 or y + height <= 0:
-            outside.append(place)
+            found = outside
         elif x < 0 or y < 0 or x + width > image_width or y + height > image_height:
-            sticking_out.append(place)
+            found = sticking_out
+        else:
+            continue
+        found.append(f'annotation {item["id"]} in image {item["image_id"]}: {item["bbox"]}')
     return [
         *find_places(False, 'boxes have no area (under one pixel)', 'They are left out', empty),
         *find_places(False, 'boxes lie outside their image', 'They are left out', outside),
