@@ -27,7 +27,8 @@ def counted(log, value=0):
     return build
 
 
-def ask(log, queue):
+def ask(log, barrier, queue):
+    barrier.wait()
     state = share_state('key', 'stamp', counted(log))
     queue.put((state['array'].tolist(), state['other']))
 
@@ -35,8 +36,8 @@ def ask(log, queue):
 def test_processes_wait_for_the_first(tmp_path):
     log = tmp_path / 'log'
     context = multiprocessing.get_context('fork')
-    queue = context.Queue()
-    processes = [context.Process(target=ask, args=(log, queue)) for _ in range(4)]
+    queue, barrier = context.Queue(), context.Barrier(4)
+    processes = [context.Process(target=ask, args=(log, barrier, queue)) for _ in range(4)]
     for process in processes:
         process.start()
     assert [queue.get(timeout=60) for _ in processes] == [([0, 1, 2, 3, 4], ['x', 0])] * 4
