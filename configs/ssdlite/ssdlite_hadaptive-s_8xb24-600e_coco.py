@@ -2,10 +2,22 @@ _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
 # Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
-train_pipeline = _base_.train_pipeline
-train_pipeline[0].imdecode_backend = 'pillow'
+mmdet_pipeline = _base_.train_pipeline
+mmdet_pipeline[0].imdecode_backend = 'pillow'
 test_pipeline = _base_.test_pipeline
 test_pipeline[0].imdecode_backend = 'pillow'
+
+# The crops and pixels of MMDetection's transforms in a fraction of their time. A config that sets
+# train_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.mmdet_pipeline))) has its own.
+train_pipeline = [
+    mmdet_pipeline[1],
+    dict(
+        type='LoadSSDCrop',
+        scale=(_base_.input_size, _base_.input_size),
+        mean=_base_.data_preprocessor.mean,
+    ),
+    *mmdet_pipeline[5:],
+]
 
 model = dict(
     backbone=dict(
@@ -35,3 +47,5 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(type='FastCocoMetric')
+test_evaluator = val_evaluator

@@ -19,7 +19,7 @@ val_data = dict(
 )
 
 # Half of the images keep their scale, and cells may lie any way round.
-train_pipeline = _base_.train_pipeline
+train_pipeline = _base_.mmdet_pipeline
 train_pipeline[2] = dict(
     type='RandomApply',
     transforms=[

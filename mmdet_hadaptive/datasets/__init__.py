@@ -1,15 +1,19 @@
-"""Data sets: COCO format with checks, and the embedded shapes."""
+"""Data sets: COCO format with checks, its input and its metric, and the embedded shapes."""
 
 from .check import check_coco
 from .check_config import check_config, check_num_classes
 from .coco import CheckedCocoDataset
+from .coco_metric import FastCocoMetric
 from .findings import Finding
 from .shapes import SHAPE_CLASSES, draw_shapes, make_shapes
+from .ssd_crop import LoadSSDCrop
 
 __all__ = [
     'SHAPE_CLASSES',
     'CheckedCocoDataset',
+    'FastCocoMetric',
     'Finding',
+    'LoadSSDCrop',
     'check_coco',
     'check_config',
     'check_num_classes',

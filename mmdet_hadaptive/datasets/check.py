@@ -79,29 +79,60 @@ def check_coco(
     Returns:
         What was found, errors first; empty if nothing is wrong.
     """
+    coco, findings = read_coco(annotation_file, test_mode)
+    return findings or check_annotations(
+        coco, annotation_file, image_folder, classes, read_images, test_mode
+    )
+
+
+def read_coco(
+    annotation_file: str | Path, test_mode: bool = False
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Reads annotations and checks that they have COCO's format.
+
+    Args:
+        annotation_file: The JSON file of instances.
+        test_mode: The data is not trained on, so that annotations may be missing.
+
+    Returns:
+        The content of the file; and the errors found, without which it can be relied on to have
+        the lists and keys of the format, with values of the right types (but for the boxes).
+    """
     try:
-        coco = json.loads(Path(annotation_file).read_text())
+        coco = json.loads(Path(annotation_file).read_bytes())
     except FileNotFoundError:
-        return [
-            Finding(
-                True,
-                f'the annotation file {annotation_file} does not exist',
-                "Set the data set's data_root and ann_file, or put (or link) the data there",
-            )
-        ]
+        problem = f'the annotation file {annotation_file} does not exist'
+        remedy = "Set the data set's data_root and ann_file, or put (or link) the data there"
+        return {}, [Finding(True, problem, remedy)]
     except (ValueError, OSError, RecursionError) as error:
-        return [
-            Finding(
-                True,
-                f'the annotation file {annotation_file} is not readable JSON: {error}',
-                'Write or copy it again',
-            )
-        ]
+        problem = f'the annotation file {annotation_file} is not readable JSON: {error}'
+        return {}, [Finding(True, problem, 'Write or copy it again')]
     if test_mode and isinstance(coco, dict):
         coco.setdefault('annotations', [])
-    findings = _check_format(coco, annotation_file)
-    if findings:
-        return findings
+    return coco, _check_format(coco, annotation_file)
+
+
+def check_annotations(
+    coco: dict[str, Any],
+    annotation_file: str | Path,
+    image_folder: str | Path | None,
+    classes: Sequence[str],
+    read_images: bool = False,
+    test_mode: bool = False,
+) -> list[Finding]:
+    """Does what :func:`check_coco` does after :func:`read_coco`, on what that returned.
+
+    Args:
+        coco: Content of the annotation file, in COCO's format.
+        annotation_file: As for :func:`check_coco`, and so are all others.
+        image_folder: See above.
+        classes: See above.
+        read_images: See above.
+        test_mode: See above.
+
+    Returns:
+        What was found, errors first; empty if nothing is wrong.
+    """
     findings = [
         *_check_classes(coco, classes, annotation_file),
         *_check_references(coco),
@@ -275,13 +306,15 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
             continue
         x, y, width, height = item['bbox']
         image_width, image_height = sizes[item['image_id']]
-        place = f'annotation {item["id"]} in image {item["image_id"]}: {item["bbox"]}'
         if width < 1 or height < 1 or item['area'] <= 0:
-            empty.append(place)
+            found = empty
         elif x >= image_width or y >= image_height or x + width <= 0 or y + height <= 0:
-            outside.append(place)
+            found = outside
         elif x < 0 or y < 0 or x + width > image_width or y + height > image_height:
-            sticking_out.append(place)
+            found = sticking_out
+        else:
+            continue
+        found.append(f'annotation {item["id"]} in image {item["image_id"]}: {item["bbox"]}')
     return [
         *find_places(False, 'boxes have no area (under one pixel)', 'They are left out', empty),
         *find_places(False, 'boxes lie outside their image', 'They are left out', outside),

@@ -1,15 +1,30 @@
-"""COCO format, with its mistakes named."""
+"""COCO format, with its mistakes named, read once for all processes."""
 
+import gc
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import mmdet
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
-from .check import check_coco
+from .. import __version__
+from .check import check_annotations, read_coco
+from .shared_state import share_state
 
 _SHOWN = 3
+# Smaller annotation files are read in less than a second.
+_SHARED_FROM = 16 * 2**20
+# What reading the annotations leaves, and what it depends on.
+_STATE = ('data_bytes', 'data_address', 'cat_ids', 'cat2label', 'cat_img_map', 'notes')
+_OPTIONS = ('data_prefix', 'metainfo', 'filter_cfg', 'test_mode', 'seg_map_suffix', '_indices')
+_OPTIONS += ('return_classes', 'caption_prompt')
 
 
 @DATASETS.register_module()
@@ -20,8 +35,48 @@ class CheckedCocoDataset(CocoDataset):
     does not match and finds missing images only when it reaches them. Here the annotation file
     is checked when it is loaded, and an image that cannot be read is named.
 
+    A large annotation file (16 MiB or more) is parsed by one process; all others, also in later
+    runs, map what it found (:func:`share_state`). It is parsed again when its size or time of
+    change is another, when files came into the image folder or left it, with other options, and
+    with another version of this package or of MMDetection.
+
     All arguments are those of ``mmdet.datasets.CocoDataset``.
     """
+
+    def full_init(self) -> None:
+        """Loads the annotations, or maps what another process has loaded."""
+        if self._fully_initialized:
+            return
+        self.notes: list[str] = []
+        local = not self.backend_args and Path(self.ann_file).is_file()
+        if (
+            # A subclass may read in another way.
+            type(self) is CheckedCocoDataset
+            and local
+            and self.serialize_data
+            and self.proposal_file is None
+            and Path(self.ann_file).stat().st_size >= _SHARED_FROM
+        ):
+            vars(self).update(share_state(*self._identify(), self._read_all))
+            self._fully_initialized = True
+        else:
+            super().full_init()
+        for note in self.notes:
+            print_log(f'{self.ann_file}: {note}', logger='current')
+
+    def _identify(self) -> tuple[str, str]:
+        """What is read, and in which state it is."""
+        file = Path(self.ann_file).resolve()
+        options = [repr(getattr(self, name)) for name in _OPTIONS]
+        key = hashlib.sha256('\n'.join([str(file), *options]).encode()).hexdigest()[:32]
+        entries = [file, Path(self.data_prefix.get('img') or file.parent)]
+        stats = [path.stat() if path.exists() else None for path in entries]
+        stamp = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) if stat else None for stat in stats]
+        return key, repr((stamp, mmdet.__version__, __version__))
+
+    def _read_all(self) -> dict[str, Any]:
+        super().full_init()
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Checks and loads the annotation file.
@@ -32,21 +87,40 @@ class CheckedCocoDataset(CocoDataset):
         Raises:
             ValueError: If the annotations have errors; all of them are named.
         """
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as local_path:
+        classes = self.metainfo['classes']
+        with (
+            get_local_path(self.ann_file, backend_args=self.backend_args) as path,
+            _no_garbage_collection(),
+        ):
             # Images in a remote store are read one by one; there is no folder to list.
             folder = None if self.backend_args else self.data_prefix['img']
-            findings = check_coco(
-                local_path, folder, self.metainfo['classes'], test_mode=self.test_mode
+            coco, findings = read_coco(path, self.test_mode)
+            findings = findings or check_annotations(
+                coco, path, folder, classes, test_mode=self.test_mode
             )
-        errors = [f'\n  {finding.describe(_SHOWN)}' for finding in findings if finding.is_error]
-        if errors:
-            raise ValueError(
-                f'the data set {self.ann_file} cannot be used:{"".join(errors)}\n'
-                '  tools/check_dataset.py CONFIG checks it before training'
-            )
-        for finding in findings:
-            print_log(f'{self.ann_file}: {finding.describe(_SHOWN)}', logger='current')
-        return super().load_data_list()
+            errors = [f'\n  {finding.describe(_SHOWN)}' for finding in findings if finding.is_error]
+            if errors:
+                raise ValueError(
+                    f'the data set {self.ann_file} cannot be used:{"".join(errors)}\n'
+                    '  tools/check_dataset.py CONFIG checks it before training'
+                )
+            self.notes += [finding.describe(_SHOWN) for finding in findings]
+            self.cat_ids = [item['id'] for item in coco['categories'] if item['name'] in classes]
+            self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
+            self.cat_img_map = defaultdict(list)
+            annotations = defaultdict(list)
+            for item in coco['annotations']:
+                self.cat_img_map[item['category_id']].append(item['image_id'])
+                annotations[item['image_id']].append(item)
+            return [
+                self.parse_data_info(
+                    dict(
+                        raw_img_info={**image, 'img_id': image['id']},
+                        raw_ann_info=annotations[image['id']],
+                    )
+                )
+                for image in coco['images']
+            ]
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
         """Parses one image's annotations, with its boxes clipped to the image.
@@ -79,10 +153,8 @@ class CheckedCocoDataset(CocoDataset):
         """
         kept = super().filter_data()
         if len(kept) < len(self.data_list):
-            print_log(
-                f'{self.ann_file}: filter_cfg={self.filter_cfg} leaves {len(kept)} of '
-                f'{len(self.data_list)} images',
-                logger='current',
+            self.notes.append(
+                f'filter_cfg={self.filter_cfg} leaves {len(kept)} of {len(self.data_list)} images'
             )
         if not kept:
             raise ValueError(
@@ -112,3 +184,15 @@ class CheckedCocoDataset(CocoDataset):
                 'copy it again or remove it from the annotation file; tools/check_dataset.py '
                 'CONFIG reads all images and lists every damaged one'
             ) from error
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python looks for garbage after so many new objects; among millions this takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

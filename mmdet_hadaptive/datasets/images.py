@@ -6,14 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mmcv.image import imfrombytes
 from PIL import Image
 from rich.progress import track
 
+from .decoding import decode_image
 from .findings import Finding, find_places
 
 # Modes of Pillow with more than 8 bits per channel, which it cuts off at 255.
 _DEEP_MODES = ('I', 'F')
+_BATCH = 256
 
 
 def check_image_files(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding]:
@@ -64,7 +65,7 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
         try:
             with Image.open(path) as picture:
                 mode = picture.mode
-            pixels = imfrombytes(path.read_bytes(), backend='pillow')
+            pixels = decode_image(path.read_bytes())
         except FileNotFoundError:
             return None
         # Damaged files make decoders raise almost anything.
@@ -77,13 +78,13 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
             return 'deep', str(path)
         return None
 
-    with ThreadPoolExecutor() as pool:
-        results = list(
-            track(pool.map(problem, images), 'reading images', total=len(images), transient=True)
-        )
     found: dict[str, list[str]] = {'unreadable': [], 'size': [], 'deep': []}
-    for kind, place in filter(None, results):
-        found[kind].append(place)
+    batches = range(0, len(images), _BATCH)
+    with ThreadPoolExecutor() as pool:
+        for start in track(batches, 'reading images', transient=True):
+            # All at once would make an object for each image before the first is read.
+            for kind, place in filter(None, pool.map(problem, images[start : start + _BATCH])):
+                found[kind].append(place)
     return [
         *find_places(
             True,

@@ -1,0 +1,80 @@
+import io
+
+import numpy as np
+import pytest
+from mmcv.image import imfrombytes
+from PIL import Image, features
+
+from mmdet_hadaptive.datasets import decoding
+from mmdet_hadaptive.datasets.decoding import decode_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def encode(image=None, **options):
+    buffer = io.BytesIO()
+    (image or Image.fromarray(PIXELS)).save(buffer, **{'format': 'JPEG', 'quality': 90, **options})
+    return buffer.getvalue()
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(exif=exif)
+
+
+FILES = {
+    'colour': encode(),
+    'subsampled': encode(subsampling=2),
+    'progressive': encode(progressive=True),
+    'grey': encode(Image.fromarray(PIXELS).convert('L')),
+    'CMYK': encode(Image.fromarray(PIXELS).convert('CMYK')),
+    'RGB': encode(keep_rgb=True),
+    'PNG': encode(format='PNG'),
+    'XMP': encode(xmp=XMP),
+    'ICC before EXIF': encode(icc_profile=b'\xff\xda' * 40, exif=turned(6)[24:60]),
+    **{f'EXIF {n}': turned(n) for n in range(1, 9)},
+}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_pixels_are_those_of_pillow(name):
+    wanted = imfrombytes(FILES[name], backend='pillow')
+    assert np.array_equal(decode_image(FILES[name]), wanted)
+
+
+def test_what_is_turned_is_turned():
+    assert decode_image(turned(6)).shape == (51, 37, 3)
+
+
+def test_without_simplejpeg(monkeypatch):
+    wanted = decode_image(FILES['colour'])
+    monkeypatch.setattr(decoding, 'simplejpeg', None)
+    assert np.array_equal(decode_image(FILES['colour']), wanted)
+
+
+@pytest.mark.parametrize('name', ['colour', 'subsampled', 'grey', 'RGB'])
+def test_simplejpeg_decodes_ordinary_jpegs(name, monkeypatch):
+    pytest.importorskip('simplejpeg')
+    assert features.check('libjpeg_turbo')
+
+    def refuse(*_, **__):
+        raise AssertionError('decoded by Pillow')
+
+    monkeypatch.setattr(decoding, 'imfrombytes', refuse)
+    assert decode_image(FILES[name]).shape == PIXELS.shape
+
+
+@pytest.mark.parametrize('name', ['colour', 'progressive', 'grey', 'PNG', 'EXIF 6'])
+@pytest.mark.parametrize('part', [0.3, 0.9])
+def test_truncated_files_are_refused(name, part):
+    content = FILES[name]
+    with pytest.raises((OSError, SyntaxError)):
+        decode_image(content[: int(part * len(content))])
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xd8', b'\xff\xd8\xff', b'\xff\xd8\xff\xe1\0\0'])
+def test_what_is_no_image_is_refused(content):
+    with pytest.raises(OSError, match=r'cannot identify image|truncated'):
+        decode_image(content)
