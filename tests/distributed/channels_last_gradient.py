@@ -21,8 +21,7 @@ class Model(BaseModel):
         return self.layers(x).square().mean()
 
 
-def main():
-    distributed.init_process_group('gloo')
+def compare():
     with TemporaryDirectory() as folder:
         runner = Runner(
             Model(),
@@ -44,6 +43,13 @@ def main():
         for expected, actual in zip(plain.parameters(), runner.model.parameters(), strict=True):
             torch.testing.assert_close(actual.grad, expected.grad)
     print(f'rank {get_rank()}: gradients equal', flush=True)
+
+
+def main():
+    distributed.init_process_group('gloo')
+    compare()
+    # After the wrapper has been freed: its reducer would free the group while it holds Python's
+    # lock, for which gloo's thread may be waiting.
     distributed.destroy_process_group()
 
 

@@ -44,12 +44,11 @@ def temperatures(net):
     return torch.stack([torch.stack([m.last_grad_norm, m.temperature]) for m in layers])
 
 
-def main():
+def compare():
     x = torch.randn(2 * PER_PROCESS, 3, 96, 96, generator=torch.Generator().manual_seed(7)).double()
     joint = build(slice(None))
     loss_of(joint(x)).backward()
 
-    distributed.init_process_group('gloo')
     rank = distributed.get_rank()
     mine = slice(rank * PER_PROCESS, (rank + 1) * PER_PROCESS)
     net = build(mine)
@@ -65,6 +64,13 @@ def main():
     print(f'rank {rank}: gradients {worst:.1e}, norms {norms:.1e}', flush=True)
     assert worst < 1e-6, worst
     assert norms < 1e-5, norms
+
+
+def main():
+    distributed.init_process_group('gloo')
+    compare()
+    # After the wrapper has been freed: its reducer would free the group while it holds Python's
+    # lock, for which gloo's thread may be waiting.
     distributed.destroy_process_group()
 
 
