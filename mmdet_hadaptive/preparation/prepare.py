@@ -98,7 +98,7 @@ def prepare_dataset(
     findings += notes
     cocos = {}
     for split in ('train', 'val', 'test'):
-        chosen = [i for i, name in enumerate(splits) if name == split]
+        chosen = [i for i, chosen_split in enumerate(splits) if chosen_split == split]
         if chosen:
             cocos[split], notes = _to_coco(
                 [images[i] for i in chosen], [files[i] for i in chosen], labeled.classes, folder
@@ -135,7 +135,6 @@ def prepare_dataset(
             test_mode=split != 'train',
         )
     write_whole(text, config)
-    Config.fromfile(config)
     counts = {s: (len(c['images']), len(c['annotations'])) for s, c in cocos.items()}
     return PreparedDataset(name, config, tuple(labeled.classes), counts, anchors, default, findings)
 
