@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mmdet_hadaptive.backbones import ARCHITECTURES
+from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES
 from mmdet_hadaptive.pretraining import convert_released_checkpoint
 from mmdet_hadaptive.runtime.files import write_whole
 
@@ -16,7 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', type=Path)
     parser.add_argument('out', type=Path)
-    parser.add_argument('--arch', choices=sorted(ARCHITECTURES), help='recognised if not given')
+    parser.add_argument(
+        '--arch', choices=sorted(PUBLISHED_ARCHITECTURES), help='recognised if not given'
+    )
     parser.add_argument(
         '--with-head', action='store_true', help="with the head, as MMPretrain's classifiers"
     )

@@ -7,6 +7,8 @@ stage is a list of blocks, and a block is one of
   unless ``act`` is false;
 - ``dict(type='ghost', channels, expand, kernel, stride)``: bottleneck, Ghost expansion by the
   factor ``expand``;
+- ``dict(type='pointwise', channels, width, kernel)``: bottleneck of stride 1, expansion to
+  ``width`` channels by a 1x1 convolution with Hardswish (an inverted bottleneck);
 - ``dict(type='ach', channels, num_selected, kernel, product_norm)``: bottleneck of stride 1, ACH
   expansion with the products normalised by 'DySoft' or 'BN' (the backbone's ``norm_cfg``).
 
@@ -22,6 +24,7 @@ Block = dict[str, Any]
 _BLOCK_KEYS = {
     'conv': {'channels', 'kernel', 'stride', 'act'},
     'ghost': {'channels', 'expand', 'kernel', 'stride'},
+    'pointwise': {'channels', 'width', 'kernel'},
     'ach': {'channels', 'num_selected', 'kernel', 'product_norm'},
 }
 _PRODUCT_NORMS = ('DySoft', 'BN')
@@ -38,6 +41,10 @@ def _ghost(channels: int, expand: int, kernel: int) -> Block:
     return dict(type='ghost', channels=channels, expand=expand, kernel=kernel, stride=stride)
 
 
+def _pointwise(channels: int, width: int, kernel: int) -> Block:
+    return dict(type='pointwise', channels=channels, width=width, kernel=kernel)
+
+
 def _ach(channels: int, num_selected: int, kernel: int, product_norm: str = 'DySoft') -> Block:
     return dict(
         type='ach',
@@ -48,55 +55,57 @@ def _ach(channels: int, num_selected: int, kernel: int, product_norm: str = 'DyS
     )
 
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    'small': dict(
-        stages=[
-            [_conv(32, 2, stride=2, act=False)],
-            [_conv(48, 2, stride=2), _conv(32, 1)],
-            [_ghost(64, 4, 2), _ghost(64, 2, 3)],
-            [
-                _ghost(96, 4, 2),
-                _ach(96, 16, 5),
-                _ach(96, 16, 5),
-                _ghost(96, 2, 5),
-                _ach(96, 16, 5),
-                _ach(96, 16, 5),
-            ],
-            [_ghost(128, 6, 2), _ach(128, 32, 7), _ach(128, 32, 7)],
-        ],
-        final_channels=960,
+def _table(*stages: list[Block]) -> dict[str, Any]:
+    # Copies, so that a change of one block is none of its like.
+    return dict(stages=[[dict(b) for b in stage] for stage in stages], final_channels=960)
+
+
+def _small(wide3: Block, wide4: Block) -> dict[str, Any]:
+    return _table(
+        [_conv(32, 2, stride=2, act=False)],
+        [_conv(48, 2, stride=2), _conv(32, 1)],
+        [_ghost(64, 4, 2), _ghost(64, 2, 3)],
+        [_ghost(96, 4, 2), wide3, wide3, _ghost(96, 2, 5), wide3, wide3],
+        [_ghost(128, 6, 2), wide4, wide4],
+    )
+
+
+def _medium(wide3: list[Block], wide4: list[Block]) -> dict[str, Any]:
+    return _table(
+        [_conv(32, 2, stride=2, act=False)],
+        [_conv(128, 2, stride=2), _conv(48, 1)],
+        [_ghost(80, 4, 2), _ghost(80, 2, 3)],
+        [_ghost(128, 6, 2), *[*wide3, _ghost(128, 4, 5)] * 2, *wide3],
+        [_ghost(192, 6, 2), *wide4],
+    )
+
+
+def _large(wide3: list[Block], wide4: list[Block]) -> dict[str, Any]:
+    return _table(
+        [_conv(24, 2, stride=2, act=False)],
+        [_conv(96, 2, stride=2), _conv(48, 1)],
+        [_ghost(96, 4, 2), _ghost(96, 4, 3)],
+        [_ghost(192, 4, 2), *[*wide3, _ghost(192, 4, 5)] * 3, *wide3],
+        [_ghost(256, 4, 2), *wide4],
+        [_ghost(256, 4, 2), *wide4],
+    )
+
+
+PUBLISHED_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    'small': _small(_ach(96, 16, 5), _ach(128, 32, 7)),
+    'medium': _medium(
+        [_ach(128, 24, 5), _ach(128, 24, 5, 'BN')], [_ach(192, 36, 7), _ach(192, 36, 7, 'BN')]
     ),
-    'medium': dict(
-        stages=[
-            [_conv(32, 2, stride=2, act=False)],
-            [_conv(128, 2, stride=2), _conv(48, 1)],
-            [_ghost(80, 4, 2), _ghost(80, 2, 3)],
-            [
-                _ghost(128, 6, 2),
-                *[_ach(128, 24, 5), _ach(128, 24, 5, 'BN'), _ghost(128, 4, 5)] * 2,
-                _ach(128, 24, 5),
-                _ach(128, 24, 5, 'BN'),
-            ],
-            [_ghost(192, 6, 2), _ach(192, 36, 7), _ach(192, 36, 7, 'BN')],
-        ],
-        final_channels=960,
+    'large': _large(
+        [_ach(192, 32, 5), _ach(192, 32, 5, 'BN')], [_ach(256, 36, 7), _ach(256, 36, 7, 'BN')]
     ),
-    'large': dict(
-        stages=[
-            [_conv(24, 2, stride=2, act=False)],
-            [_conv(96, 2, stride=2), _conv(48, 1)],
-            [_ghost(96, 4, 2), _ghost(96, 4, 3)],
-            [
-                _ghost(192, 4, 2),
-                *[_ach(192, 32, 5), _ach(192, 32, 5, 'BN'), _ghost(192, 4, 5)] * 3,
-                _ach(192, 32, 5),
-                _ach(192, 32, 5, 'BN'),
-            ],
-            [_ghost(256, 4, 2), _ach(256, 36, 7), _ach(256, 36, 7, 'BN')],
-            [_ghost(256, 4, 2), _ach(256, 36, 7), _ach(256, 36, 7, 'BN')],
-        ],
-        final_channels=960,
-    ),
+}
+# And, with the same multiply-accumulates, inverted bottlenecks in the place of ACH
+# (docs/ablation.md).
+ARCHITECTURES = PUBLISHED_ARCHITECTURES | {
+    'small-pointwise': _small(_pointwise(96, 160, 5), _pointwise(128, 416, 7)),
+    'medium-pointwise': _medium([_pointwise(128, 280, 5)] * 2, [_pointwise(192, 544, 7)] * 2),
+    'large-pointwise': _large([_pointwise(192, 456, 5)] * 2, [_pointwise(256, 600, 7)] * 2),
 }
 
 

@@ -1,10 +1,11 @@
 """Hadaptive-Net as an MMDetection backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,8 +31,9 @@ class HadaptiveNet(BaseModule):
     Source: arXiv 2505.22226 v2, architecture tables.
 
     Args:
-        arch: 'small', 'medium', 'large', or a table as in
-            :mod:`mmdet_hadaptive.backbones.architectures`.
+        arch: 'small', 'medium', 'large', the networks of the paper; 'small-pointwise',
+            'medium-pointwise', 'large-pointwise', of the same costs without products; or a table
+            as in :mod:`mmdet_hadaptive.backbones.architectures`.
         out_indices: The outputs, in rising order.
         frozen_stages: The stem and the stages up to this index are put in eval mode and get no
             gradients; -1 freezes nothing.
@@ -175,6 +177,8 @@ class HadaptiveNet(BaseModule):
             )
         if kind == 'ghost':
             expansion = GhostExpansion(in_channels, in_channels * block['expand'], norm_layer)
+        elif kind == 'pointwise':
+            expansion = ConvNormAct(in_channels, block['width'], 1, norm_layer=norm_layer)
         else:
             options = dict(product_norm=block['product_norm']) | self._ach_cfg
             product_norm = make_product_norm(options.pop('product_norm'), norm_layer)
@@ -214,14 +218,12 @@ class HadaptiveNet(BaseModule):
         ]
         if wrong:
             arch = self.arch if isinstance(self.arch, str) else 'custom'
-            stem = f'{prefix}stage1.0.conv.weight'
-            matches = [
-                name
-                for name, table in ARCHITECTURES.items()
-                if stem in state_dict
-                and state_dict[stem].shape[:2]
-                == (table['stages'][1][0]['channels'], table['stages'][0][0]['channels'])
-            ]
+            stages = {
+                name.removeprefix(prefix): value.shape
+                for name, value in state_dict.items()
+                if name.startswith(f'{prefix}stage')
+            }
+            matches = [name for name in ARCHITECTURES if _has_stages(name, stages)]
             hint = f"arch='{matches[0]}'" if matches else 'the arch it was trained with'
             raise ValueError(
                 f"the checkpoint does not fit HadaptiveNet(arch='{arch}'): {len(wrong)} tensors "
@@ -253,6 +255,13 @@ class _FixedRunningStatistics:
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """The contexts of the first forward pass and of the recomputation."""
     return nullcontext(), _FixedRunningStatistics(block)
+
+
+def _has_stages(arch: str, shapes: Mapping[str, torch.Size]) -> bool:
+    """Whether all tensors of the stages of a checkpoint belong to an architecture."""
+    net = HadaptiveNet(arch, out_indices=(len(ARCHITECTURES[arch]['stages']),))
+    own = {name: value.shape for name, value in net.state_dict().items()}
+    return all(own.get(name) == shape for name, shape in shapes.items())
 
 
 def _checked_indices(out_indices: Sequence[int], last: int) -> tuple[int, ...]:

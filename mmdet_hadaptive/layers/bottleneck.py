@@ -20,7 +20,8 @@ class AdaptiveBottleneck(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         expansion: Widens the channels at the same size; its attribute ``out_channels`` says to
-            how many (:class:`GhostExpansion` or :class:`AdaptiveCrossHadamard`).
+            how many (:class:`GhostExpansion`, :class:`AdaptiveCrossHadamard` or a 1x1
+            :class:`ConvNormAct`).
         kernel_size: Side length of the depthwise kernel in pixels: odd for stride 1, 2 for
             stride 2.
         stride: 1 or 2.

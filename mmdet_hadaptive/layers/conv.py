@@ -21,6 +21,10 @@ class ConvNormAct(nn.Sequential):
         act: Whether a Hardswish follows.
         norm_layer: Makes the normalisation for a number of channels.
 
+    Attributes:
+        out_channels: Channels of the output; so that a 1x1 convolution is an expansion
+            (:class:`AdaptiveBottleneck`).
+
     Raises:
         ValueError: If the kernel is even and the stride is 1.
     """
@@ -38,6 +42,7 @@ class ConvNormAct(nn.Sequential):
         if stride == 1 and kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd where stride is 1, got {kernel_size}')
         super().__init__()
+        self.out_channels = out_channels
         self.add_module(
             'conv',
             nn.Conv2d(

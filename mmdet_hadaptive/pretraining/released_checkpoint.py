@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backbones import ARCHITECTURES, HadaptiveNet
+from ..backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
 from ..layers import AdaptiveCrossHadamard
 from ..runtime.safe_loading import read_checkpoint
 
@@ -49,8 +49,8 @@ def convert_released_checkpoint(
         ValueError: If the file is no such checkpoint, is incomplete, or is of another ``arch``;
             names the keys.
     """
-    if arch is not None and arch not in ARCHITECTURES:
-        raise ValueError(f'arch must be one of {sorted(ARCHITECTURES)}, got {arch!r}')
+    if arch is not None and arch not in PUBLISHED_ARCHITECTURES:
+        raise ValueError(f'arch must be one of {sorted(PUBLISHED_ARCHITECTURES)}, got {arch!r}')
     released = _read(Path(path))
     recognised = _recognise(released, path)
     if arch not in (None, recognised):
@@ -58,7 +58,9 @@ def convert_released_checkpoint(
             f'{path} is a checkpoint of the {recognised} network, not of the {arch} one: leave '
             f'--arch out, or say --arch {recognised}'
         )
-    net = HadaptiveNet(recognised, out_indices=(len(ARCHITECTURES[recognised]['stages']),))
+    net = HadaptiveNet(
+        recognised, out_indices=(len(PUBLISHED_ARCHITECTURES[recognised]['stages']),)
+    )
     names = _released_names(net)
     head = {key: value for key, value in released.items() if '.classifier.' in key}
     ignored = re.compile(r'layers\.\d+\.block\.0\.(tau_adj|hadamard_[ij])')
@@ -95,7 +97,7 @@ def convert_released_checkpoint(
                 raise ValueError(f'{path} has no classifier head: layers.N.{old}{part} is missing')
             state[new + part] = found[0].float()
     hidden, classes = (state[f'head.layers.{i}.fc.bias'].numel() for i in range(2))
-    features = ARCHITECTURES[recognised]['final_channels']
+    features = PUBLISHED_ARCHITECTURES[recognised]['final_channels']
     for i, shape in enumerate([(hidden, features), (classes, hidden)]):
         found = tuple(state[f'head.layers.{i}.fc.weight'].shape)
         if found != shape:
@@ -131,12 +133,13 @@ def _recognise(released: dict[str, Tensor], path: str | Path) -> str:
     if absent:
         raise ValueError(f'{path} lacks {absent}, with which every Hadaptive-Net begins')
     widths = [sum(released[key].shape[:1]) for key in keys]
-    for arch, table in ARCHITECTURES.items():
+    for arch, table in PUBLISHED_ARCHITECTURES.items():
         blocks = [block for stage in table['stages'] for block in stage]
         if [block['channels'] for block in blocks[:3]] == widths:
             return arch
     raise ValueError(
-        f'{path}: the first layers have {widths} channels, which is none of {list(ARCHITECTURES)}'
+        f'{path}: the first layers have {widths} channels, which is none of '
+        f'{list(PUBLISHED_ARCHITECTURES)}'
     )
 
 

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_hadaptive.analysis.costs import count_costs
 from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
+from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES as PUBLISHED
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard, DySoft
 
 # A small table, so that tests of the mechanism are quick.
@@ -34,26 +36,55 @@ def tiny(**kwargs):
 
 
 # parameters, without final convolution; MACs at 224, without it; MACs at 320.
-PUBLISHED = {
+SIZES = {
     'small': (744452, 619652, 129637600, 123616480, 264563200),
     'medium': (1738048, 1551808, 337345868, 328314188, 688454960),
     'large': (4752458, 4504778, 667558392, 665346552, 1370200700),
 }
 
 
-@pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.parametrize('arch', PUBLISHED)
 def test_published_sizes(arch):
     last = len(ARCHITECTURES[arch]['stages'])
     whole = HadaptiveNet(arch, out_indices=(last,))
     without = HadaptiveNet(arch, out_indices=(last - 1,))
     costs, costs_without = count_costs(whole, 224, 224), count_costs(without, 224, 224)
-    assert PUBLISHED[arch] == (
+    assert SIZES[arch] == (
         costs.parameters,
         costs_without.parameters,
         costs.macs,
         costs_without.macs,
         count_costs(whole, 320, 320).macs,
     )
+
+
+@pytest.mark.parametrize('arch', PUBLISHED)
+def test_without_products_the_costs_are_the_same(arch):
+    published = HadaptiveNet(arch)
+    net = HadaptiveNet(f'{arch}-pointwise')
+    costs, expected = count_costs(net, 320, 320), count_costs(published, 320, 320)
+    assert costs.macs == pytest.approx(expected.macs, rel=5e-3)
+    assert costs.parameters == pytest.approx(expected.parameters, rel=1e-2)
+    assert net.out_channels == published.out_channels
+    assert not any(isinstance(m, AdaptiveCrossHadamard) for m in net.modules())
+    # Every other block is the same.
+    tables = [ARCHITECTURES[a]['stages'] for a in (arch, f'{arch}-pointwise')]
+    for ours, theirs in zip(*tables, strict=True):
+        for block, other in zip(ours, theirs, strict=True):
+            assert block == other or (block['type'], other['type']) == ('ach', 'pointwise')
+            assert all(other[key] == block[key] for key in ('channels', 'kernel'))
+
+
+def test_a_pointwise_block_is_an_inverted_bottleneck():
+    table = dict(stages=[[dict(type='pointwise', channels=3, width=8, kernel=5)]], final_channels=4)
+    net = HadaptiveNet(table, out_indices=(0,)).eval()
+    (block,) = net.stem
+    x = torch.randn(2, 3, 6, 6)
+    h = F.hardswish(block.expansion.norm(F.conv2d(x, block.expansion.conv.weight)))
+    h = F.conv2d(h, block.depthwise.conv.weight, padding=2, groups=8)
+    h = F.hardswish(block.depthwise.norm(h))
+    expected = x + block.projection.norm(F.conv2d(h, block.projection.conv.weight))
+    assert torch.allclose(net(x)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -244,12 +275,13 @@ def test_pretrained_with_prefix(tmp_path):
         assert torch.equal(value, source.state_dict()[name]), name
 
 
-def test_checkpoint_of_another_arch_is_refused(tmp_path):
-    file = detector_checkpoint(tmp_path / 'medium.pth', HadaptiveNet('medium'))
+@pytest.mark.parametrize('given', ['medium', 'small-pointwise'])
+def test_checkpoint_of_another_arch_is_refused(tmp_path, given):
+    file = detector_checkpoint(tmp_path / 'other.pth', HadaptiveNet(given))
     net = HadaptiveNet(
         'small', init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.')
     )
-    with pytest.raises(ValueError, match=r"does not fit HadaptiveNet\(arch='small'\).*'medium'"):
+    with pytest.raises(ValueError, match=rf"not fit HadaptiveNet\(arch='small'\).*='{given}'"):
         net.init_weights()
 
 

@@ -15,7 +15,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, init_default_scope
 from short_training import SHORT_TRAINING
 
-from mmdet_hadaptive.backbones import ARCHITECTURES
+from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES
 
 ROOT = Path(__file__).parents[2]
 IN1K = ROOT / 'configs/pretrain/hadaptive-s_8xb128-300e_in1k.py'
@@ -154,7 +154,7 @@ def classifiers(tmp_path_factory):
     """For each architecture a classifier and its checkpoint."""
     folder = tmp_path_factory.mktemp('classifiers')
     made = {}
-    for arch in ARCHITECTURES:
+    for arch in PUBLISHED_ARCHITECTURES:
         _, model = classifier(IN1K.with_name(f'hadaptive-{arch[0]}_8xb128-300e_in1k.py'))
         for name, buffer in model.named_buffers():
             if name.endswith('running_var'):

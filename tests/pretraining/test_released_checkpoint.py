@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmdet_hadaptive.backbones import ARCHITECTURES, HadaptiveNet
+from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
 from mmdet_hadaptive.pretraining import convert_released_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -101,13 +101,13 @@ def test_every_tap_of_the_reference(reference, tmp_path, run_warm):
             assert (output - tap).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.parametrize('arch', PUBLISHED_ARCHITECTURES)
 def test_every_tensor_arrives_under_its_name(tmp_path, arch):
     given = released(tmp_path / 'a.pth', arch)['model_state_dict']
     checkpoint = convert_released_checkpoint(tmp_path / 'a.pth')
     assert checkpoint['meta']['arch'] == arch
     state = checkpoint['state_dict']
-    net = HadaptiveNet(arch, out_indices=(len(ARCHITECTURES[arch]['stages']),))
+    net = HadaptiveNet(arch, out_indices=(len(PUBLISHED_ARCHITECTURES[arch]['stages']),))
     assert state.keys() == net.state_dict().keys()
     for theirs, ours in OUR_NAMES[arch].items():
         assert torch.equal(state[ours], given[theirs].reshape(state[ours].shape)), ours
@@ -148,7 +148,7 @@ def test_with_head(tmp_path, run):
     assert torch.equal(net.stem[0].conv.weight, given['layers.0.conv.weight'])
 
 
-@pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.parametrize('arch', PUBLISHED_ARCHITECTURES)
 def test_with_head_it_is_the_classifier_of_the_config(tmp_path, arch):
     config = Config.fromfile(ROOT / f'configs/pretrain/hadaptive-{arch[0]}_1xb64-200e_cifar100.py')
     init_default_scope(config.default_scope)

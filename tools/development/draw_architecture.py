@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
-from mmdet_hadaptive.backbones import ARCHITECTURES
+from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 # GitHub shows pictures 830 pixels wide: a unit of the drawings is one of them.
@@ -88,7 +88,7 @@ def cell(axes: Axes, x: float, y: float, colors: Sequence[str], side: float = 14
 def draw_block(path: Path) -> None:
     """Draws the adaptive bottleneck and, below, what its expansion does."""
     arch, stage = 'small', 3
-    stages = ARCHITECTURES[arch]['stages']
+    stages = PUBLISHED_ARCHITECTURES[arch]['stages']
     index = next(i for i, block in enumerate(stages[stage]) if block['type'] == 'ach')
     block, channels = stages[stage][index], stages[stage][index - 1]['channels']
     selected, kernel = block['num_selected'], block['kernel']
@@ -193,7 +193,7 @@ def describe(block: dict[str, object]) -> str:
 
 def draw_backbone(arch: str, path: Path) -> None:
     """Draws the stages side by side, the blocks of each below each other."""
-    table = ARCHITECTURES[arch]
+    table = PUBLISHED_ARCHITECTURES[arch]
     final = dict(type='conv', channels=table['final_channels'], kernel=1, stride=1, act=True)
     columns = [*table['stages'], [final]]
     names = ['stem', *(f'stage {i}' for i in range(1, len(table['stages']))), 'final conv']
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=DOCS, help='folder of the pictures')
     out = parser.parse_args().out
     draw_block(out / 'ach_block.png')
-    for arch in ARCHITECTURES:
+    for arch in PUBLISHED_ARCHITECTURES:
         draw_backbone(arch, out / f'backbone_{arch}.png')
 
 
