@@ -7,6 +7,7 @@ from .coco_metric import FastCocoMetric
 from .findings import Finding
 from .shapes import SHAPE_CLASSES, draw_shapes, make_shapes
 from .ssd_crop import LoadSSDCrop
+from .tiny_imagenet import TinyImageNet
 
 __all__ = [
     'SHAPE_CLASSES',
@@ -14,6 +15,7 @@ __all__ = [
     'FastCocoMetric',
     'Finding',
     'LoadSSDCrop',
+    'TinyImageNet',
     'check_coco',
     'check_config',
     'check_num_classes',

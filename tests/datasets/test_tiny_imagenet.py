@@ -1,0 +1,76 @@
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from mmdet_hadaptive.datasets import TinyImageNet
+
+ROOT = Path(__file__).parents[2]
+NAMES = ['n2', 'n0', 'n1']
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three classes, each of one shade of red, in the folders of the distribution."""
+    root = tmp_path / 'tiny-imagenet-200'
+    (root / 'val/images').mkdir(parents=True)
+    lines = []
+    for name in NAMES:
+        folder = root / 'train' / name / 'images'
+        folder.mkdir(parents=True)
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[..., 2] = 80 * int(name[1])
+        for i in range(2):
+            cv2.imwrite(str(folder / f'{name}_{i}.JPEG'), pixels)
+        cv2.imwrite(str(root / f'val/images/val_{name}.JPEG'), pixels)
+        lines.append(f'val_{name}.JPEG\t{name}\t0\t0\t62\t62')
+    (root / 'val/val_annotations.txt').write_text('\n'.join(lines))
+    (root / 'wnids.txt').write_text('\n'.join(NAMES) + '\n')
+    words = ''.join(f'{name}\tthing {name}, other word\n' for name in ['n9', *NAMES])
+    (root / 'words.txt').write_text(words)
+    return root
+
+
+@pytest.mark.parametrize(('split', 'count'), [('train', 6), ('val', 3)])
+def test_labels_are_those_of_the_sorted_names(root, split, count):
+    dataset = TinyImageNet(split, data_root=str(root))
+    assert len(dataset) == count
+    assert dataset.metainfo['classes'] == ('thing n0', 'thing n1', 'thing n2')
+    for i in range(count):
+        entry = dataset.get_data_info(i)
+        name = re.search(r'(n\d)(_\d)?\.JPEG$', entry['img_path'])[1]
+        assert entry['gt_label'] == int(name[1])
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_the_config_feeds_the_classifier_rgb(root, split):
+    config = Config.fromfile(ROOT / 'configs/pretrain/hadaptive-s_1xb128-20e_tiny-imagenet.py')
+    init_default_scope(config.default_scope)
+    loader = config[f'{split}_dataloader']
+    dataset = DATASETS.build({**loader.dataset, 'data_root': str(root)})
+    packed = dataset[len(dataset) - 1]
+    assert packed['data_samples'].gt_label.item() == (2 if split == 'train' else 1)
+    batch = pseudo_collate([packed])
+    preprocessor = MODELS.build({'type': 'ClsDataPreprocessor', **config.data_preprocessor})
+    image = preprocessor(batch)['inputs'][0]
+    assert image.shape == (3, 64, 64)
+    shade = 160 if split == 'train' else 80
+    expected = [(shade - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375]
+    assert image.mean((1, 2)).tolist() == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize('missing', ['wnids.txt', 'val/val_annotations.txt'])
+def test_another_layout_is_named(root, missing):
+    (root / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(missing)):
+        TinyImageNet('val', data_root=str(root))
+
+
+def test_the_split_is_named(root):
+    with pytest.raises(ValueError, match="'train' or 'val', got 'test'"):
+        TinyImageNet('test', data_root=str(root))
