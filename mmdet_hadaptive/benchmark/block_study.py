@@ -21,7 +21,8 @@ from torch.nn import functional as F  # noqa: N812
 from ..analysis.costs import count_costs
 from ..analysis.markdown import markdown_table
 from ..runtime.files import write_whole
-from .study_blocks import is_published, make_backbone
+from .small_depthwise import use_small_depthwise
+from .study_blocks import ContextGate, CrossGate, is_published, make_backbone
 
 # Of each class this many training images are not trained on, but validated beside the 50 of the
 # validation set.
@@ -65,6 +66,7 @@ class Classifier(nn.Module):
     def __init__(self, kind: str, classes: int) -> None:
         super().__init__()
         self.backbone = make_backbone(kind)
+        use_small_depthwise(self.backbone)
         self.head = nn.Sequential(
             nn.Linear(960, 1280), nn.Hardswish(), nn.Dropout(_DROPOUT), nn.Linear(1280, classes)
         )
@@ -319,27 +321,30 @@ def _products_replaced(model: nn.Module, train: Split) -> Iterator[bool]:
             convs[block.projection.conv] = s * (s - 1) // 2
         elif getattr(block, 'projection', None) and getattr(block, 'num_products', 0):
             convs[block.projection.conv] = block.num_products
-    means: dict[nn.Module, list[Tensor]] = {conv: [] for conv in convs}
+    gates = [m.gate for m in model.modules() if isinstance(m, (ContextGate, CrossGate))]
+    means: dict[nn.Module, list[Tensor]] = {module: [] for module in [*convs, *gates]}
 
-    def contribution(conv: nn.Conv2d, h: Tensor) -> Tensor:
-        return F.conv2d(h[:, -convs[conv] :], conv.weight[:, -convs[conv] :])
+    def contribution(module: nn.Module, h: Tensor, output: Tensor) -> Tensor:
+        if module in gates:
+            return output
+        return F.conv2d(h[:, -convs[module] :], module.weight[:, -convs[module] :])
 
-    def collect(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
-        means[conv].append(contribution(conv, inputs[0]).mean((0, 2, 3)))
+    def collect(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        means[module].append(contribution(module, inputs[0], output).mean((0, 2, 3)))
 
-    def replace(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        mean = torch.stack(means[conv]).mean(0)[:, None, None]
-        return output - contribution(conv, inputs[0]) + mean
+    def replace(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        mean = torch.stack(means[module]).mean(0)[:, None, None]
+        return output - contribution(module, inputs[0], output) + mean
 
-    handles = [conv.register_forward_hook(collect) for conv in convs]
+    handles = [module.register_forward_hook(collect) for module in means]
     # Spread over the classes.
     every = slice(None, None, max(len(train.labels) // _STATISTICS_IMAGES, 1))
     _evaluate(model, Split(train.images[every], train.labels[every]))
     for handle in handles:
         handle.remove()
-    handles = [conv.register_forward_hook(replace) for conv in convs]
+    handles = [module.register_forward_hook(replace) for module in means]
     try:
-        yield bool(convs)
+        yield bool(means)
     finally:
         for handle in handles:
             handle.remove()

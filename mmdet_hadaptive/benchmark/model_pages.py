@@ -24,6 +24,7 @@ _DATA = {
     'shapes': 'embedded shapes',
     'in1k': 'ImageNet-1k',
     'cifar100': 'CIFAR-100',
+    'tiny-imagenet': 'Tiny ImageNet',
 }
 _NOTE = (
     'MACs are the multiply-accumulates of convolutions and matrix products for one image; they are '

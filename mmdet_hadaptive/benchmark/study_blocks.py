@@ -19,21 +19,6 @@ from ..layers import AdaptiveBottleneck, AdaptiveCrossHadamard, ConvNormAct, Gho
 _WIDTH_STEP = 8
 
 
-class PointwiseExpansion(ConvNormAct):
-    """A normalised 1x1 convolution with Hardswish, as in an inverted bottleneck.
-
-    Input (B, in_channels, H, W), output (B, out_channels, H, W).
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
-        self.out_channels = out_channels
-
-
 class StarExpansion(nn.Module):
     """relu6(a) * b, of two normalised 1x1 convolutions.
 
@@ -188,12 +173,84 @@ class ModulationBottleneck(nn.Module):
         return x + self.projection(self.depthwise(a) * b)
 
 
+class ContextGate(nn.Module):
+    """Multiplies each channel by a number between 0 and 1 that the means of all channels give.
+
+    Input and output (B, channels, H, W).
+
+    Source: arXiv 1709.01507 (squeeze and excitation), with the hard sigmoid of arXiv 1905.02244
+    (MobileNetV3).
+
+    Args:
+        channels: Channels C.
+        hidden: Channels of the layer between; None for the one kernel of 5 weights along the
+            channels of arXiv 1910.03151 (ECA).
+    """
+
+    def __init__(self, channels: int, hidden: int | None) -> None:
+        super().__init__()
+        if hidden is None:
+            self.gate = nn.Sequential(
+                nn.Flatten(1),
+                nn.Unflatten(1, (1, channels)),
+                nn.Conv1d(1, 1, 5, padding=2, bias=False),
+                nn.Flatten(1),
+                nn.Unflatten(1, (channels, 1, 1)),
+                nn.Hardsigmoid(),
+            )
+        else:
+            self.gate = nn.Sequential(
+                nn.Conv2d(channels, hidden, 1),
+                nn.ReLU(),
+                nn.Conv2d(hidden, channels, 1),
+                nn.Hardsigmoid(),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape (B, channels, H, W)."""
+        return x * self.gate(x.mean((2, 3), keepdim=True))
+
+
+class CrossGate(nn.Module):
+    """Multiplies each channel by the hard sigmoid of the next, in place of an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape (B, C, H, W)."""
+        return x.roll(1, dims=1) * self.gate(x)
+
+
+class CrossBottleneck(StudyBottleneck):
+    """An inverted bottleneck that gates channels by each other behind its depthwise convolution."""
+
+    def __init__(self, channels: int, width: int, kernel_size: int) -> None:
+        super().__init__(channels, ConvNormAct(channels, width, 1), kernel_size)
+        self.depthwise = nn.Sequential(
+            ConvNormAct(width, width, kernel_size, groups=width, act=False), CrossGate()
+        )
+
+
+class GatedBottleneck(StudyBottleneck):
+    """An inverted bottleneck whose activated depthwise convolution is gated by its context."""
+
+    def __init__(self, channels: int, width: int, kernel_size: int, hidden: int | None) -> None:
+        super().__init__(channels, ConvNormAct(channels, width, 1), kernel_size)
+        self.gate = ContextGate(width, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape (B, channels, H, W)."""
+        return x + self.projection(self.gate(self.depthwise(self.expansion(x))))
+
+
 def _width(macs: float, macs_per_channel: float) -> int:
     return round(macs / macs_per_channel / _WIDTH_STEP) * _WIDTH_STEP
 
 
 def _pointwise(c: int, k: int, s: int, macs: int) -> nn.Module:
-    return StudyBottleneck(c, PointwiseExpansion(c, _width(macs, 2 * c + k * k)), k)
+    return StudyBottleneck(c, ConvNormAct(c, _width(macs, 2 * c + k * k), 1), k)
 
 
 def _ghost(c: int, k: int, s: int, macs: int) -> nn.Module:
@@ -216,12 +273,26 @@ def _fixed(c: int, k: int, s: int, macs: int) -> nn.Module:
 def _outer(c: int, k: int, s: int, macs: int, gates_share: int) -> nn.Module:
     products = OuterProducts(s // gates_share, s)
     width = _width(macs - c * products.num_products, 2 * c + k * k)
-    return StudyBottleneck(c, PointwiseExpansion(c, width), k, products)
+    return StudyBottleneck(c, ConvNormAct(c, width, 1), k, products)
 
 
 def _neighbours(c: int, k: int, s: int, macs: int) -> nn.Module:
     width = _width(macs, 3 * c + k * k)
-    return StudyBottleneck(c, PointwiseExpansion(c, width), k, NeighbourProducts(width))
+    return StudyBottleneck(c, ConvNormAct(c, width, 1), k, NeighbourProducts(width))
+
+
+def _gated(c: int, k: int, s: int, macs: int) -> nn.Module:
+    # At 64 x 64 pixels: maps of 4 x 4 with 96 channels, of 2 x 2 with 128.
+    pixels = {96: 16, 128: 4}[c]
+    return GatedBottleneck(c, _width(macs, 2 * c + k * k + c / 2 / pixels), k, c // 4)
+
+
+def _cross(c: int, k: int, s: int, macs: int) -> nn.Module:
+    return CrossBottleneck(c, _width(macs, 2 * c + k * k), k)
+
+
+def _eca(c: int, k: int, s: int, macs: int) -> nn.Module:
+    return GatedBottleneck(c, _width(macs, 2 * c + k * k), k, None)
 
 
 # From channels, kernel size, selected channels and multiply-accumulates per pixel of a published
@@ -236,6 +307,9 @@ KINDS: dict[str, Callable[[int, int, int, int], nn.Module] | None] = {
     'outer': partial(_outer, gates_share=2),
     'outer-half': partial(_outer, gates_share=4),
     'neighbours': _neighbours,
+    'gated': _gated,
+    'eca': _eca,
+    'cross': _cross,
 }
 
 

@@ -90,7 +90,7 @@ def test_outputs_are_equal(options, size, batch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('arch', ['small', 'medium', 'large'])
+@pytest.mark.parametrize('arch', ['small', 'medium', 'large', 'small-pointwise'])
 def test_networks(arch):
     net = HadaptiveNet(arch)
     net.init_weights()
