@@ -22,7 +22,7 @@ from ..analysis.costs import count_costs
 from ..analysis.markdown import markdown_table
 from ..runtime.files import write_whole
 from .small_depthwise import use_small_depthwise
-from .study_blocks import ContextGate, CrossGate, is_published, make_backbone
+from .study_blocks import ContextGate, is_published, make_backbone
 
 # Of each class this many training images are not trained on, but validated beside the 50 of the
 # validation set.
@@ -321,7 +321,7 @@ def _products_replaced(model: nn.Module, train: Split) -> Iterator[bool]:
             convs[block.projection.conv] = s * (s - 1) // 2
         elif getattr(block, 'projection', None) and getattr(block, 'num_products', 0):
             convs[block.projection.conv] = block.num_products
-    gates = [m.gate for m in model.modules() if isinstance(m, (ContextGate, CrossGate))]
+    gates = [module.gate for module in model.modules() if isinstance(module, ContextGate)]
     means: dict[nn.Module, list[Tensor]] = {module: [] for module in [*convs, *gates]}
 
     def contribution(module: nn.Module, h: Tensor, output: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ multiply-accumulates of the published block.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -93,22 +92,6 @@ class OuterProducts(nn.Module):
         return torch.cat([last, products], dim=-1).permute(0, 3, 1, 2)
 
 
-class NeighbourProducts(nn.Module):
-    """Appends the product of each channel, in relu6, with the next; the last with the first.
-
-    Args:
-        channels: Channels C of the input.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.num_products = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to (B, 2 C, H, W)."""
-        return torch.cat([x, F.relu6(x) * x.roll(-1, dims=1)], dim=1)
-
-
 class StudyBottleneck(nn.Module):
     """A bottleneck of stride 1 with a residual, whose channels may be multiplied late.
 
@@ -183,60 +166,37 @@ class ContextGate(nn.Module):
 
     Args:
         channels: Channels C.
-        hidden: Channels of the layer between; None for the one kernel of 5 weights along the
-            channels of arXiv 1910.03151 (ECA).
+        hidden: Channels of the layer between.
+
+    Attributes:
+        gate: Gives the factors (B, C, 1, 1) of the means (B, C, 1, 1).
     """
 
-    def __init__(self, channels: int, hidden: int | None) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        if hidden is None:
-            self.gate = nn.Sequential(
-                nn.Flatten(1),
-                nn.Unflatten(1, (1, channels)),
-                nn.Conv1d(1, 1, 5, padding=2, bias=False),
-                nn.Flatten(1),
-                nn.Unflatten(1, (channels, 1, 1)),
-                nn.Hardsigmoid(),
-            )
-        else:
-            self.gate = nn.Sequential(
-                nn.Conv2d(channels, hidden, 1),
-                nn.ReLU(),
-                nn.Conv2d(hidden, channels, 1),
-                nn.Hardsigmoid(),
-            )
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Hardsigmoid(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape (B, channels, H, W)."""
         return x * self.gate(x.mean((2, 3), keepdim=True))
 
 
-class CrossGate(nn.Module):
-    """Multiplies each channel by the hard sigmoid of the next, in place of an activation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Hardsigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Keeps the shape (B, C, H, W)."""
-        return x.roll(1, dims=1) * self.gate(x)
-
-
-class CrossBottleneck(StudyBottleneck):
-    """An inverted bottleneck that gates channels by each other behind its depthwise convolution."""
-
-    def __init__(self, channels: int, width: int, kernel_size: int) -> None:
-        super().__init__(channels, ConvNormAct(channels, width, 1), kernel_size)
-        self.depthwise = nn.Sequential(
-            ConvNormAct(width, width, kernel_size, groups=width, act=False), CrossGate()
-        )
-
-
 class GatedBottleneck(StudyBottleneck):
-    """An inverted bottleneck whose activated depthwise convolution is gated by its context."""
+    """An inverted bottleneck whose activated depthwise convolution is gated by its context.
 
-    def __init__(self, channels: int, width: int, kernel_size: int, hidden: int | None) -> None:
+    Args:
+        channels: Of input and output.
+        width: Between expansion and projection.
+        kernel_size: Of the depthwise convolution, odd.
+        hidden: As of :class:`ContextGate`.
+    """
+
+    def __init__(self, channels: int, width: int, kernel_size: int, hidden: int) -> None:
         super().__init__(channels, ConvNormAct(channels, width, 1), kernel_size)
         self.gate = ContextGate(width, hidden)
 
@@ -270,29 +230,16 @@ def _fixed(c: int, k: int, s: int, macs: int) -> nn.Module:
     return StudyBottleneck(c, FixedExpansion(c, s), k)
 
 
-def _outer(c: int, k: int, s: int, macs: int, gates_share: int) -> nn.Module:
-    products = OuterProducts(s // gates_share, s)
+def _outer(c: int, k: int, s: int, macs: int) -> nn.Module:
+    products = OuterProducts(s // 2, s)
     width = _width(macs - c * products.num_products, 2 * c + k * k)
     return StudyBottleneck(c, ConvNormAct(c, width, 1), k, products)
-
-
-def _neighbours(c: int, k: int, s: int, macs: int) -> nn.Module:
-    width = _width(macs, 3 * c + k * k)
-    return StudyBottleneck(c, ConvNormAct(c, width, 1), k, NeighbourProducts(width))
 
 
 def _gated(c: int, k: int, s: int, macs: int) -> nn.Module:
     # At 64 x 64 pixels: maps of 4 x 4 with 96 channels, of 2 x 2 with 128.
     pixels = {96: 16, 128: 4}[c]
     return GatedBottleneck(c, _width(macs, 2 * c + k * k + c / 2 / pixels), k, c // 4)
-
-
-def _cross(c: int, k: int, s: int, macs: int) -> nn.Module:
-    return CrossBottleneck(c, _width(macs, 2 * c + k * k), k)
-
-
-def _eca(c: int, k: int, s: int, macs: int) -> nn.Module:
-    return GatedBottleneck(c, _width(macs, 2 * c + k * k), k, None)
 
 
 # From channels, kernel size, selected channels and multiply-accumulates per pixel of a published
@@ -304,12 +251,8 @@ KINDS: dict[str, Callable[[int, int, int, int], nn.Module] | None] = {
     'star': _star,
     'modulation': _modulation,
     'fixed': _fixed,
-    'outer': partial(_outer, gates_share=2),
-    'outer-half': partial(_outer, gates_share=4),
-    'neighbours': _neighbours,
+    'outer': _outer,
     'gated': _gated,
-    'eca': _eca,
-    'cross': _cross,
 }
 
 

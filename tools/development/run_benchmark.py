@@ -19,6 +19,7 @@ from mmdet_hadaptive.pretraining import pretrained_options
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SHAPES = 'ssdlite/ssdlite_hadaptive-s_shapes.py'
 BCCD = 'ssdlite/ssdlite_hadaptive-s_bccd.py'
+POINTWISE = 'ssdlite/ssdlite_hadaptive-s-pointwise_bccd.py'
 ABLATIONS = ('reversed-sign', 'fixed-selection', 'constant-temperature', 'bn-products')
 # The cheapest to train come first.
 BASELINES = (
@@ -53,7 +54,10 @@ SUITES = {
         [BCCD, 'ablation/ssdlite_hadaptive-s-reversed-sign_bccd.py'],
         (0, 1),
     ),
-    'bccd': ([BCCD, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)], (0, 1)),
+    'bccd': (
+        [BCCD, POINTWISE, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)],
+        (0, 1),
+    ),
     'coco': (COCO, (0,)),
 }
 # Detector, input, mAP and whose figure it is.
