@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [load, dict(type='PackInputs')]
+test_pipeline = [load, dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]
 loader = dict(
     batch_size=128,
     num_workers=2,
