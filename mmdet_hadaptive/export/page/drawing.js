@@ -1,6 +1,6 @@
 /** Draws pictures and what was found in them. */
 
-// Larger pictures are drawn smaller: no screen shows more, and telephones have little memory.
+// More is seen on few screens, and telephones have little memory.
 const LONGEST_SIDE = 2048;
 const [SATURATION, VALUE] = [200 / 255, 230 / 255];
 
@@ -22,39 +22,49 @@ export function colourOf(label, count) {
 }
 
 /**
- * Draws a picture with detections.
+ * Draws a picture with detections, as large as there is room for, in pixels of the screen.
  *
- * @param {HTMLCanvasElement} canvas Gets the picture's size, within limits.
+ * @param {HTMLCanvasElement} canvas Gets the size of what is drawn.
+ * @param {{width: number, height: number}} room In pixels of CSS.
  * @param {{source: CanvasImageSource, width: number, height: number}} picture
- * @param {object[]} found What is to be drawn, in pixels of the picture.
+ * @param {object[]} found What is to be drawn, in pixels of the picture, best first.
  * @param {number} count Of classes.
  */
-export function draw(canvas, picture, found, count) {
-  const scale = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
+export function draw(canvas, room, picture, found, count) {
+  const wanted = Math.min(room.width / picture.width, room.height / picture.height);
+  const longest = LONGEST_SIDE / Math.max(picture.width, picture.height);
+  const scale = Math.min(wanted * devicePixelRatio, longest);
   const width = Math.max(Math.round(picture.width * scale), 1);
   const height = Math.max(Math.round(picture.height * scale), 1);
   // A canvas is cleared, and shown empty for a moment, when its size is set.
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  canvas.style.width = `${Math.max(Math.floor(picture.width * wanted), 1)}px`;
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, width, height);
   context.drawImage(picture.source, 0, 0, width, height);
-  // What is drawn has the same size on all screens.
-  const unit = Math.max(canvas.width / (canvas.clientWidth || canvas.width), 1 / 8);
+  // Lines and letters have the same size on all screens.
+  const unit = scale / wanted;
+  const boxes = found.map(({ box }) =>
+    box.map((value, i) => (value * (i % 2 ? height / picture.height : width / picture.width))),
+  );
+  // The best comes last, and so on top; names come after all boxes.
+  const order = [...found.keys()].reverse();
   context.lineWidth = 2 * unit;
+  for (const i of order) {
+    const [x1, y1, x2, y2] = boxes[i];
+    context.strokeStyle = colourOf(found[i].label, count);
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
   context.font = `${13 * unit}px system-ui, sans-serif`;
   context.textBaseline = 'middle';
-  // The best comes last, and so on top.
-  for (const { box, score, label, name } of [...found].reverse()) {
-    const [x1, y1, x2, y2] = box.map((value) => value * scale);
-    const colour = colourOf(label, count);
-    context.strokeStyle = colour;
-    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  for (const i of order) {
+    const { name, score, label } = found[i];
     const text = `${name} ${score.toFixed(2)}`;
     const textWidth = context.measureText(text).width + 8 * unit;
     const textHeight = 18 * unit;
-    const left = Math.max(Math.min(x1 - unit, width - textWidth), 0);
-    const top = Math.max(y1 - textHeight, 0);
-    context.fillStyle = colour;
+    const left = Math.max(Math.min(boxes[i][0] - unit, width - textWidth), 0);
+    const top = Math.max(boxes[i][1] - textHeight, 0);
+    context.fillStyle = colourOf(label, count);
     context.fillRect(left, top, textWidth, textHeight);
     context.fillStyle = 'black';
     context.fillText(text, left + 4 * unit, top + textHeight / 2 + unit / 2);

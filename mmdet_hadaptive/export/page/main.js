@@ -7,6 +7,8 @@ import { closeVideo, nextFrame, openCamera, openVideo } from './videos.js';
 const VIDEOS = /\.(mp4|m4v|mov|mkv|webm|avi|ogv)$/i;
 // Over which the frames per second are counted, in milliseconds.
 const SPAN = 2000;
+// Of the window's height that a picture may have.
+const SHARE = 0.75;
 const element = (id) => document.getElementById(id);
 const [file, camera, pause, stop, threshold] = ['file', 'camera', 'pause', 'stop', 'threshold'].map(
   element,
@@ -105,7 +107,8 @@ function show() {
   stage.classList.add('shows');
   canvas.hidden = false;
   element('hint').hidden = true;
-  draw(canvas, shown.picture, found, metadata.classes.length);
+  const room = { width: stage.clientWidth, height: SHARE * innerHeight };
+  draw(canvas, room, shown.picture, found, metadata.classes.length);
   const counts = new Map();
   for (const { label } of found) counts.set(label, (counts.get(label) ?? 0) + 1);
   const items = metadata.classes.flatMap((name, label) =>
@@ -116,7 +119,7 @@ function show() {
   canvas.setAttribute('aria-label', `${shown.name}: ${words} found`);
   if (!video) {
     const { width, height } = shown.picture;
-    status.textContent = `${shown.name}, ${width} × ${height}: ${words} found`;
+    status.textContent = `${shown.name}, ${width} × ${height}: ${found.length || 'nothing'} found`;
   }
   element('list').hidden = !found.length;
   const list = found.map(({ name, score, box }) =>
