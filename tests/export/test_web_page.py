@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from hadaptive_runtime import Detections, Preprocessing, load_exported
 from hadaptive_runtime.images import draw, read_image
 from mmdet_hadaptive.benchmark.browser import missing_browser, open_browser, serve
+from mmdet_hadaptive.benchmark.page import ISOLATION, Page
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
 from mmdet_hadaptive.export import ExportError, export_detector, web_page
 from mmdet_hadaptive.export.onnxruntime_web import find_onnxruntime_web
@@ -67,7 +68,7 @@ def run_node(tmp_path):
         file = tmp_path / 'requests.json'
         file.write_text(json.dumps(requests))
         command = [node, PROGRAM, copy, file]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
@@ -87,7 +88,7 @@ def test_images_are_prepared_as_in_python(run_node, tmp_path):
     plain, pad = dict(mean=(0.0,) * 3, std=(1.0,) * 3), dict(pad_value=(103.53, 116.28, 123.675))
     settings = [
         Preprocessing((64, 96), (64, 96), False, 'BGR', **plain, **pad),
-        Preprocessing((64, 96), (60, 90), True, 'RGB', mean=means, std=stds, pad_value=means),
+        Preprocessing((64, 96), (60, 90), True, 'RGB', mean=means, std=stds, **pad),
     ]
     sizes = [(48, 64), (128, 192), (64, 96), (1, 1), (3, 2), (200, 7), (7, 200), (333, 500)]
     sizes += [tuple(rng.integers(1, 400, 2)) for _ in range(12)]
@@ -213,47 +214,11 @@ def pictures(trained, tmp_path_factory):
     return folder
 
 
-class Page:
-    """The page in a browser, as somebody uses it."""
-
-    def __init__(self, browser):
-        self.browser = browser
-
-    def open(self, url):
-        self.browser.open(url)
-        return self.browser.wait('return document.body.dataset.state')
-
-    def text(self, selector):
-        return self.browser.run('return document.querySelector(arguments[0]).textContent', selector)
-
-    def show(self, file):
-        """Opens a file, waits for its boxes or an error, and returns the rows of boxes."""
-        self.browser.run("document.querySelector('#speed').textContent = ''")
-        self.browser.type('#file', str(Path(file).resolve()))
-        self.browser.wait(
-            "return document.querySelector('#speed').textContent || "
-            "!document.querySelector('#error').hidden"
-        )
-        return self.rows()
-
-    def rows(self):
-        return self.browser.run(
-            "return [...document.querySelectorAll('#boxes tr')]"
-            '.map((row) => [...row.cells].map((cell) => cell.textContent))'
-        )
-
-    def set_threshold(self, value):
-        self.browser.run(
-            "const slider = document.querySelector('#threshold'); slider.value = arguments[0];"
-            "slider.dispatchEvent(new Event('input'))",
-            value,
-        )
-
-    def drawn(self):
-        """The canvas, (H, W, 3), RGB."""
-        url = self.browser.run("return document.querySelector('#picture').toDataURL()")
-        with Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))) as image:
-            return np.asarray(image.convert('RGB'))
+def drawn(shown):
+    """The canvas of a page, (H, W, 3), RGB."""
+    url = shown.browser.run("return document.querySelector('#picture').toDataURL()")
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2]))) as image:
+        return np.asarray(image.convert('RGB'))
 
 
 @pytest.fixture(scope='session')
@@ -303,9 +268,9 @@ def test_boxes_are_drawn_where_they_are(shown, page, pictures):
     shown.set_threshold(float(found.scores[0]) - 0.02)
     number = len(shown.rows())
     assert number > 0
-    drawn = shown.drawn()
+    picture = drawn(shown)
     # As large as there is room for.
-    height, width = drawn.shape[:2]
+    height, width = picture.shape[:2]
     assert height == round(0.75 * shown.browser.run('return innerHeight'))
     image = read_image(file)[..., ::-1]
     scale = height / image.shape[0]
@@ -314,7 +279,7 @@ def test_boxes_are_drawn_where_they_are(shown, page, pictures):
     for box, label in zip(found.boxes[:number] * scale, found.labels, strict=False):
         x1, y1, x2, y2 = box.astype(int)
         # The colour is that of Python, but for the rounding when it is converted.
-        distance = np.abs(drawn - np.float32(python_colour(label))).max(axis=2)
+        distance = np.abs(picture - np.float32(python_colour(label))).max(axis=2)
         x, y = (x1 + x2) // 2, (y1 + y2) // 2
         for column, row in ((x1, y), (x2, y), (x, y2)):
             assert distance[min(row, height - 1), min(column, width - 1)] <= 3
@@ -325,7 +290,7 @@ def test_boxes_are_drawn_where_they_are(shown, page, pictures):
         untouched[top : y2 + 3, left : max(x2 + 3, x1 + 120)] = False
     assert untouched.any()
     resized = cv2.resize(image, (width, height))
-    assert np.abs(drawn[untouched] - np.float32(resized[untouched])).mean() < 1
+    assert np.abs(picture[untouched] - np.float32(resized[untouched])).mean() < 1
 
 
 def python_colour(label):
@@ -401,7 +366,7 @@ def test_pages_with_files_missing_or_damaged(browser, page, tmp_path, name, cont
         assert message in shown.text('#error')
         assert '\n' not in shown.text('#error')
         assert shown.text('#status') == 'The model is not loaded'
-        assert browser.run("return document.querySelector('#file').disabled")
+        assert shown.find('#file', 'disabled')
 
 
 def test_a_video_runs_until_it_is_stopped(shown, page, pictures, tmp_path):
@@ -421,25 +386,37 @@ def test_a_video_runs_until_it_is_stopped(shown, page, pictures, tmp_path):
     name, _, *box = shown.rows()[0]
     assert name == found.class_names[0]
     assert np.allclose(np.float32(box), found.boxes[0], atol=3)
-    shown.browser.run("document.querySelector('#stop').click()")
+    shown.click('#stop')
     assert not shown.text('#speed')
     assert shown.rows()[0] is not None
 
 
 def test_the_camera(shown):
-    click = "document.querySelector('#camera').click()"
-    shown.browser.run(click)
+    shown.click('#camera')
     shown.browser.wait("return document.querySelector('#speed').textContent.includes('second')")
     assert shown.text('#status') == 'Camera'
-    shown.browser.run("document.querySelector('#stop').click()")
+    shown.click('#stop')
     for error, message in {
         'NotAllowedError': 'The camera is not allowed: allow it beside the address',
         'NotFoundError': 'There is no camera: connect one, or open an image',
     }.items():
         shown.browser.run(
             'const error = new DOMException("", arguments[0]);'
-            'navigator.mediaDevices.getUserMedia = () => Promise.reject(error);' + click,
+            'navigator.mediaDevices.getUserMedia = () => Promise.reject(error)',
             error,
         )
+        shown.click('#camera')
         shown.browser.wait("return document.querySelector('#error').textContent")
         assert shown.text('#error').startswith(message)
+
+
+def test_threads_where_the_server_allows_them(browser, page, pictures):
+    file = pictures / 'photo.jpg'
+    with serve(page, ISOLATION) as url, browser.window():
+        shown = Page(browser)
+        assert shown.open(url) == 'ready', shown.text('#error')
+        threads = browser.run('return navigator.hardwareConcurrency')
+        if threads > 2:
+            assert shown.text('#status').endswith(' threads')
+        shown.set_threshold(0)
+        check_found(shown.show(file), load_exported(page / 'model.onnx')(file), SHOWN)
