@@ -134,6 +134,7 @@ def test_demo(tmp_path, run_warm):
     for name in ('predictions.png', 'curves.png', 'epoch_1.pth'):
         assert (tmp_path / 'work_dirs/demo' / name).stat().st_size > 0
         assert f'work_dirs/demo/{name}' in output
+    assert 'work_dirs/demo/epoch_1.pth work_dirs/demo/page --format web' in output
 
 
 def test_missing_data_set(tmp_path, run_warm):

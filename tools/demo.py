@@ -46,6 +46,10 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
     model = init_detector(config, checkpoint, device='cpu')
     draw_predictions(model, runner.val_dataloader.dataset, pictures['predictions'])
 
+    page = WORK_DIR / 'page'
+    options = ['--format', 'web', '--exporter', 'torchscript']
+    export = [sys.executable, ROOT / 'tools/export.py', CONFIG, checkpoint, page, *options]
+    serve = [sys.executable, '-m', 'http.server', '-d', page]
     coco = CONFIG.with_name('ssdlite_hadaptive-s_8xb24-600e_coco.py')
     command = [sys.executable, ROOT / 'tools/train.py', coco]
     print(
@@ -54,7 +58,10 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
         f'  predictions beside ground truth: {pictures["predictions"]}\n'
         f'  loss and mAP curves:             {pictures["curves"]}\n'
         f'  checkpoint:                      {checkpoint}\n'
-        'Next: put COCO under data/coco and type\n'
+        'Next: see it in the browser, at http://localhost:8000 (needs requirements-export.txt)\n'
+        f'  {" ".join(map(os.path.relpath, export))}\n'
+        f'  {" ".join(map(os.path.relpath, serve))}\n'
+        'or put COCO under data/coco and type\n'
         f'  {" ".join(map(os.path.relpath, command))}'
     )
 

@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    suffixes = ', '.join(f'{format.suffix} for {name}' for name, format in FORMATS.items())
+    suffixes = ', '.join(
+        f'{format.suffix or "a folder"} for {name}' for name, format in FORMATS.items()
+    )
     parser.add_argument('out', type=Path, help=f'the file to write: {suffixes}')
     parser.add_argument('--format', choices=FORMATS, default='onnx', help='default onnx')
     parser.add_argument(
@@ -55,6 +57,12 @@ def main() -> None:
         'default 1e-3',
     )
     parser.add_argument(
+        '--onnxruntime-web',
+        type=Path,
+        metavar='PATH',
+        help='for web: the package (.tgz) or its folder, if npm is not to download it',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
     )
     args = vars(parser.parse_args())
@@ -71,7 +79,10 @@ def main() -> None:
         print(f'{name:9} {shape}')
     print(f'largest difference from PyTorch on {report.image}: {report.difference:.1e}')
     mebibytes = sum(file.stat().st_size for file in report.files) / 2**20
-    print(f'written: {", ".join(map(str, report.files))} ({mebibytes:.1f} MiB)')
+    written = [args['out']] if args['format'] == 'web' else report.files
+    print(f'written: {", ".join(map(str, written))} ({mebibytes:.1f} MiB)')
+    if args['format'] == 'web':
+        print(f'open http://localhost:8000 after: python -m http.server -d {args["out"]}')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from hadaptive_runtime.session import Session
 
 from ..analysis.evaluation import collect_on_training_images, make_evaluation
 from ..deploy import PruningReport, fuse_for_inference, prune_products
-from ..runtime.files import write_whole
+from ..runtime.files import write_whole, write_whole_folder
 from .checkpoint import load_detector
 from .comparison import compare_outputs, run_detector
 from .conversion import EXPORTERS, Conversion, Exporter
@@ -25,6 +25,7 @@ from .network import ExportNetwork
 from .preprocessing import read_preprocessing, set_input_size
 from .support import Mode
 from .suppression import describe_nms
+from .web_page import read_web_page
 
 # Training images on which it is measured what products contribute.
 _NUM_IMAGES = 100
@@ -69,6 +70,7 @@ def export_detector(
     image: str | Path | None = None,
     tolerance: float = 1e-3,
     prune: float | None = None,
+    onnxruntime_web: Path | None = None,
 ) -> ExportReport:
     """Exports a detector, runs it beside PyTorch on an image, and writes it if they agree.
 
@@ -79,6 +81,7 @@ def export_detector(
     'nms' what :func:`describe_nms` says. An ONNX file has them in its ``metadata_props``, each in
     JSON, and last ``sha256``, of all that comes before it in the file. Files of other formats have
     them in a JSON file of the same name beside them, with ``sha256`` of each file and of itself.
+    The folder of format 'web' has an ONNX file with a page that runs it in a browser.
 
     In ONNX, mode 'nms' gives ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input,
     ``scores`` (B, K) in falling order and ``labels`` (B, K), int64; rows without a detection have
@@ -87,7 +90,7 @@ def export_detector(
     Args:
         config: The detector's. Its test pipeline is changed if ``size`` is given.
         checkpoint: Weights for all of the detector.
-        out: The file to write, with the suffix of its format.
+        out: The file to write, with the suffix of its format; of format 'web' the folder.
         format: One of :data:`FORMATS`.
         mode: One of :data:`MODES`; but for ONNX only 'nms'.
         batch: Images at a time; None for any number.
@@ -101,6 +104,8 @@ def export_detector(
         prune: How much mAP may be lost on the config's validation data by removing products and
             freezing selections (:func:`mmdet_hadaptive.deploy.prune_products`), measured on
             training images; None for a detector with all of its products.
+        onnxruntime_web: For format 'web', the package or its folder; by default it comes from npm
+            (:func:`find_onnxruntime_web`).
 
     Returns:
         What was written.
@@ -118,6 +123,7 @@ def export_detector(
     if batch is not None and batch < 1:
         raise ExportError(f'the batch must be at least 1, or None for a dynamic one, got {batch}')
     check_request(writer, out, mode, batch)
+    page = read_web_page(onnxruntime_web) if writer.model else {}
     if size is not None:
         set_input_size(config, *size)
     preprocessing = read_preprocessing(config)
@@ -139,7 +145,7 @@ def export_detector(
         metadata |= describe_nms(detector.bbox_head.test_cfg, network)
 
     with TemporaryDirectory() as folder:
-        made = Path(folder) / out.name
+        made = Path(folder) / (writer.model or out.name)
         writer.write(
             network, torch.from_numpy(inputs), made, metadata, Conversion(batch, exporter, opset)
         )
@@ -147,13 +153,18 @@ def export_detector(
         expected = run_detector(detector, mode, preprocessing, images)
         difference = compare_outputs(expected, actual, image, tolerance, writer.runtime)
         shapes = {name: value.shape for name, value in session.run(inputs).items()}
-        files = tuple(out.with_name(path.name) for path in sorted(made.parent.iterdir()))
-        for file in files:
-            write_whole((made.parent / file.name).read_bytes(), file)
+        content = {path.name: path.read_bytes() for path in sorted(made.parent.iterdir())}
+    if writer.model:
+        content |= page
+        write_whole_folder(content, out)
+    else:
+        for name in content:
+            write_whole(content[name], out.with_name(name))
+    place = out if writer.model else out.parent
     size = 'batch' if batch is None else batch
     return ExportReport(
-        file=out,
-        files=files,
+        file=place / made.name,
+        files=tuple(place / name for name in content),
         input_shape=(size, *inputs.shape[1:]),
         output_shapes={name: (size, *shape[1:]) for name, shape in shapes.items()},
         image=image,

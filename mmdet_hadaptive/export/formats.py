@@ -13,6 +13,7 @@ from . import writers
 from .conversion import Conversion
 from .network import ExportNetwork
 from .support import Mode
+from .web_page import MODEL, check_web_folder
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ class Format:
 
     Attributes:
         runtime: What runs it.
-        suffix: Of the file that users name.
+        suffix: Of the file that users name; none of a folder.
         write: Writes the file and what belongs beside it: network, a batch of inputs, file,
             metadata, conversion.
         has_nms: Whether candidates are selected and suppressed in the graph.
         takes_batches: Whether more than one image at a time can be taken.
         has_modes: Whether there is something else than detections.
+        model: Name of the model, if users name a folder for a page and not a file.
     """
 
     runtime: str
@@ -35,6 +37,7 @@ class Format:
     has_nms: bool = False
     takes_batches: bool = False
     has_modes: bool = False
+    model: str = ''
 
 
 def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> None:
@@ -42,14 +45,16 @@ def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> N
 
     Args:
         format: One of :data:`FORMATS`.
-        out: The file to write.
+        out: The file or folder to write.
         mode: Of the network.
         batch: Images at a time; None for any number.
 
     Raises:
         ExportError: If the format does not have it, or the file would be taken for another.
     """
-    if out.suffix != format.suffix:
+    if format.model:
+        check_web_folder(out)
+    elif out.suffix != format.suffix:
         raise ExportError(
             f'{out} must end in {format.suffix} to run in {format.runtime}: name '
             f'{out.with_suffix(format.suffix).name}, or another --format'
@@ -81,4 +86,5 @@ FORMATS: dict[str, Format] = {
     'ncnn': Format('ncnn', '.param', writers.write_ncnn),
     'opencv': Format('OpenCV', '.onnx', writers.write_opencv),
     'executorch': Format('ExecuTorch', '.pte', writers.write_executorch),
+    'web': Format('ONNX Runtime Web', '', writers.write_onnx, has_nms=True, model=MODEL),
 }

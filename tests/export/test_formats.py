@@ -25,7 +25,9 @@ from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 from .conftest import on_training_images, small_config
 
 PACKAGES = {'onnx': [], 'opencv': [], 'ncnn': ['ncnn', 'pnnx']}
-OTHERS = [name for name in FORMATS if name != 'onnx']
+# A page has an ONNX file and is tested beside.
+FILES = [name for name in FORMATS if name != 'web']
+OTHERS = [name for name in FILES if name != 'onnx']
 # ExecuTorch takes a minute to convert a whole detector, small as it is.
 WHOLE_DETECTORS = os.environ.get('HADAPTIVE_EXECUTORCH')
 
@@ -61,7 +63,7 @@ def expected(trained):
     return image, inference_detector(detector, str(image)).pred_instances
 
 
-@pytest.mark.parametrize('name', FORMATS)
+@pytest.mark.parametrize('name', FILES)
 def test_detections_are_those_of_mmdet(name, export, expected):
     report = export(name)
     assert report.difference < 1e-3

@@ -143,6 +143,10 @@ def test_wheel_has_configs_tools_and_index(wheel):
             assert data == (ROOT / name.removeprefix(mim)).read_bytes(), name
     assert 'mmdet_hadaptive/py.typed' in content
     assert 'hadaptive_runtime/detector.py' in content
+    page = sorted((ROOT / 'mmdet_hadaptive/export/page').iterdir())
+    assert len(page) > 5
+    for file in page:
+        assert content[f'mmdet_hadaptive/export/page/{file.name}'] == file.read_bytes()
     expected = {
         path.relative_to(ROOT).as_posix()
         for pattern in ('configs/**/*.*', 'tools/*.*')

@@ -1,10 +1,11 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from mmdet_hadaptive.hooks import AtomicLocalBackend
-from mmdet_hadaptive.runtime.files import write_whole
+from mmdet_hadaptive.runtime.files import write_whole, write_whole_folder
 
 
 def test_a_failed_write_keeps_the_file(tmp_path, monkeypatch):
@@ -44,3 +45,64 @@ def test_an_interruption_leaves_the_old_file(tmp_path, monkeypatch):
         write_whole('new', file)
     assert file.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [file]
+
+
+def read_folder(folder):
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob('*')
+        if file.is_file()
+    }
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    folder = tmp_path / 'page'
+    for files in ({'a.txt': b'old', 'b/c.txt': b'old'}, {'b/c.txt': b'new'}):
+        write_whole_folder(files, folder)
+        assert read_folder(tmp_path) == {f'page/{name}': files[name] for name in files}
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'full'), KeyboardInterrupt()])
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path, monkeypatch, error):
+    folder = tmp_path / 'page'
+    write_whole_folder({'a.txt': b'old'}, folder)
+    synchronised = []
+
+    def fail(descriptor):
+        synchronised.append(descriptor)
+        if len(synchronised) == 2:
+            raise error
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(type(error)):
+        write_whole_folder({'a.txt': b'new', 'b.txt': b'new'}, folder)
+    assert read_folder(tmp_path) == {'page/a.txt': b'old'}
+
+
+def test_a_folder_that_cannot_be_renamed_stays(tmp_path, monkeypatch):
+    folder = tmp_path / 'page'
+    write_whole_folder({'a.txt': b'old'}, folder)
+    replace = Path.replace
+
+    def fail(self, target):
+        if self.name == 'page.unfinished':
+            raise PermissionError(errno.EACCES, 'not allowed')
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, 'replace', fail)
+    with pytest.raises(PermissionError):
+        write_whole_folder({'a.txt': b'new'}, folder)
+    assert read_folder(tmp_path) == {'page/a.txt': b'old'}
+
+
+def test_a_folder_after_a_process_was_killed_between_two_renamings(tmp_path, monkeypatch):
+    (tmp_path / 'page.replaced.unfinished').mkdir()
+    (tmp_path / 'page.replaced.unfinished/a.txt').write_bytes(b'old')
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, 'full')
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(OSError, match='make room'):
+        write_whole_folder({'a.txt': b'new'}, tmp_path / 'page')
+    assert read_folder(tmp_path) == {'page/a.txt': b'old'}
