@@ -7,13 +7,16 @@ from .coco_metric import FastCocoMetric
 from .findings import Finding
 from .shapes import SHAPE_CLASSES, draw_shapes, make_shapes
 from .ssd_crop import LoadSSDCrop
+from .training_input import LoadCheckedImage, PackPlanes
 
 __all__ = [
     'SHAPE_CLASSES',
     'CheckedCocoDataset',
     'FastCocoMetric',
     'Finding',
+    'LoadCheckedImage',
     'LoadSSDCrop',
+    'PackPlanes',
     'check_coco',
     'check_config',
     'check_num_classes',
