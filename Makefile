@@ -18,7 +18,7 @@ else
 endif
 READY := $(VENV)/setup-complete
 
-.PHONY: setup demo test soak lint clean
+.PHONY: setup demo test soak soak-processes lint clean
 
 setup: $(READY)
 
@@ -35,6 +35,9 @@ test: $(READY)
 
 soak: $(READY)
 	$(VENV)/bin/python tests/faults/soak.py
+
+soak-processes: $(READY)
+	$(VENV)/bin/python tests/faults/soak_processes.py
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -1,9 +1,10 @@
 _base_ = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
-# Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
+# Truncated images are refused, which OpenCV fills with grey. In the test pipeline MMDetection's
+# inferencer looks for the name LoadImageFromFile.
 load_pipeline = _base_.train_dataset.dataset.pipeline
-load_pipeline[0].imdecode_backend = 'pillow'
+load_pipeline[0].type = 'LoadCheckedImage'
 test_pipeline = _base_.test_pipeline
 test_pipeline[0].imdecode_backend = 'pillow'
 

@@ -8,13 +8,16 @@ from .findings import Finding
 from .shapes import SHAPE_CLASSES, draw_shapes, make_shapes
 from .ssd_crop import LoadSSDCrop
 from .tiny_imagenet import TinyImageNet
+from .training_input import LoadCheckedImage, PackPlanes
 
 __all__ = [
     'SHAPE_CLASSES',
     'CheckedCocoDataset',
     'FastCocoMetric',
     'Finding',
+    'LoadCheckedImage',
     'LoadSSDCrop',
+    'PackPlanes',
     'TinyImageNet',
     'check_coco',
     'check_config',

@@ -4,6 +4,7 @@ from .atomic_checkpoint import AtomicCheckpointHook, AtomicLocalBackend
 from .channels_last import ChannelsLastHook
 from .epoch_seed import EpochSeedHook
 from .invalid_loss import StopOnInvalidLossHook
+from .mid_epoch import MidEpochTrainLoop
 from .selection import SelectionHook
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     'AtomicLocalBackend',
     'ChannelsLastHook',
     'EpochSeedHook',
+    'MidEpochTrainLoop',
     'SelectionHook',
     'StopOnInvalidLossHook',
 ]

@@ -3,10 +3,14 @@
 Reading a tensor's value waits until a GPU has computed it. On a CPU the same reads can be counted.
 """
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MessageHub
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -79,3 +83,23 @@ def test_iterations_read_no_value(monkeypatch):
     # Where scalars are written they are read.
     assert written == [INTERVAL, 2 * INTERVAL]
     assert min(counts[INTERVAL - 1 :: INTERVAL]) > 0
+
+
+def test_no_other_hook_of_ours_does_anything_in_an_iteration():
+    hooks = set()
+    for path in sorted((Path(__file__).parents[2] / 'configs').glob('*/*.py')):
+        # Those of the other folders are inherited there, or train no detectors.
+        if path.parent.name not in ('baselines', 'pretrain'):
+            config = Config.fromfile(path)
+            hooks |= {hook.type for hook in (*config.custom_hooks, config.default_hooks.checkpoint)}
+    ours = {HOOKS.get(name) for name in hooks}
+    ours = {hook for hook in ours if hook.__module__.startswith('mmdet_hadaptive.')}
+    assert len(ours) == 5
+    active = {
+        hook
+        for hook in ours
+        for name in ('before_train_iter', 'after_train_iter')
+        # MMEngine's writes checkpoints.
+        if getattr(hook, name) not in (getattr(Hook, name), getattr(CheckpointHook, name))
+    }
+    assert active == {SelectionHook, StopOnInvalidLossHook}
