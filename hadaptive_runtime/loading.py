@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .detector import Detector
 from .errors import ExportError, first_line
-from .model_file import decode_metadata, has_digest, read_onnx, read_sidecar
+from .model_file import decode_metadata, has_metadata_inside, read_onnx, read_sidecar
 
 # Per format, the name of the runtime, the module that is imported, and what pip calls it.
 _RUNTIMES = {
@@ -37,10 +37,7 @@ def load_exported(file: str | Path, threads: int | None = None) -> Detector:
     """
     path = Path(file)
     threads = threads or int(os.environ.get('OMP_NUM_THREADS', 0)) or None
-    if path.suffix == '.onnx' and not path.with_suffix('.json').is_file():
-        return _load_onnx(path, threads)
-    # Beside a file with metadata of its own, there may be those of another.
-    if path.suffix == '.onnx' and path.is_file() and has_digest(path.read_bytes()):
+    if has_metadata_inside(path):
         return _load_onnx(path, threads)
     metadata = read_sidecar(path)
     format = metadata['format']

@@ -50,6 +50,19 @@ def read_onnx(file: str | Path) -> bytes:
     return content
 
 
+def has_metadata_inside(file: Path) -> bool:
+    """Whether a model is an ONNX file of the format 'onnx', also beside metadata of another.
+
+    Args:
+        file: One of the model's files, which need not exist.
+    """
+    if file.suffix != '.onnx':
+        return False
+    if not file.with_suffix('.json').is_file():
+        return True
+    return file.is_file() and has_digest(file.read_bytes())
+
+
 def decode_metadata(entries: Mapping[str, str]) -> dict[str, Any]:
     """The values of metadata that are in JSON, without the digest."""
     return {key: json.loads(value) for key, value in entries.items() if key != 'sha256'}
@@ -124,7 +137,7 @@ def list_files(file: Path) -> list[Path]:
     Returns:
         It, and those that belong to it.
     """
-    if file.suffix == '.onnx' and has_digest(file.read_bytes()):
+    if has_metadata_inside(file):
         return [file]
     suffixes = [*read_sidecar(file)['files'], '.json']
     return [file.with_suffix(suffix) for suffix in suffixes]

@@ -9,18 +9,16 @@ from statistics import fmean, median, quantiles
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from hadaptive_runtime.onnx_session import create_session
-
 from ..analysis.costs import Costs, count_costs, input_size
 from ..analysis.metrics import MAP
-from ..deploy import fuse_for_inference
+from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
+from ..deploy import fuse_for_inference, prune_products
 from ..runtime.timing import measure_in_turn
 
 
@@ -49,11 +47,13 @@ class Entry:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
-def load_entry(config: Path) -> Entry:
+def load_entry(config: Path, pruned: bool = False) -> Entry:
     """Builds the detector of a config and counts its costs.
 
     Args:
         config: Config of an MMDetection detector whose test pipeline has a ``Resize``.
+        pruned: Whether a Hadaptive-Net loses its products
+            (:func:`mmdet_hadaptive.deploy.prune_products`).
 
     Returns:
         The entry, not timed yet.
@@ -67,6 +67,9 @@ def load_entry(config: Path) -> Entry:
 
         model.backbone = reparameterize_model(model.backbone)
     height, width = input_size(settings, model)
+    name = config.stem
+    if pruned:
+        model, name = _without_products(model, height, width), f'{name} without products'
     try:
         # Nothing is computed on this device.
         counted = copy.deepcopy(model).to('meta')
@@ -75,21 +78,24 @@ def load_entry(config: Path) -> Entry:
         # What happens in some detectors depends on values.
         costs = [count_costs(part, height, width) for part in (model, model.backbone)]
     model = fuse_for_inference(model)
-    return Entry(config.stem, model, height, width, *costs)
+    return Entry(name, model, height, width, *costs)
 
 
-def measure_times(
-    entries: Sequence[Entry], batch: int, threads: int, rounds: int, onnx: Path | None = None
-) -> None:
+def _without_products(model: nn.Module, height: int, width: int) -> nn.Module:
+    model.eval()
+    with collect_product_statistics(product_bottlenecks(model)) as statistics, torch.no_grad():
+        model.backbone(torch.randn(1, 3, height, width))
+    return prune_products(model, statistics, lambda model: 0.0)[0]
+
+
+def measure_times(entries: Sequence[Entry], batch: int, threads: int, rounds: int) -> None:
     """Times all detectors in turn and adds their times to the entries.
 
     Args:
         entries: The detectors; on the device of their first parameter.
         batch: Images in a batch.
-        threads: Threads of PyTorch and of ONNX Runtime.
+        threads: Threads of PyTorch.
         rounds: Timed calls of each, after three that are not timed.
-        onnx: Folder with NAME.onnx for those that are to run in ONNX Runtime as well; the graph
-            has one input, images (batch, 3, height, width) in float32.
     """
     torch.set_num_threads(threads)
     functions: dict[str, Callable[[], object]] = {}
@@ -97,16 +103,10 @@ def measure_times(
         device = next(entry.model.parameters()).device
         images = torch.randn(batch, 3, entry.height, entry.width, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        functions[f'PyTorch {entry.name}'] = _make_eager(entry.model, images)
-        if onnx is not None and (file := onnx / f'{entry.name}.onnx').is_file():
-            functions[f'ONNX Runtime {entry.name}'] = _make_exported(
-                file, images.contiguous().cpu().numpy(), threads
-            )
+        functions[entry.name] = _make_eager(entry.model, images)
     times = measure_in_turn(functions, rounds, 3)
     for entry in entries:
-        for runtime in ('PyTorch', 'ONNX Runtime'):
-            if f'{runtime} {entry.name}' in times:
-                entry.seconds[runtime] = times[f'{runtime} {entry.name}']
+        entry.seconds['PyTorch'] = times[entry.name]
 
 
 def _make_eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
@@ -117,12 +117,6 @@ def _make_eager(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
             torch.cuda.synchronize()
 
     return run
-
-
-def _make_exported(file: Path, images: np.ndarray, threads: int) -> Callable[[], object]:
-    session = create_session(file, threads)
-    inputs = {session.get_inputs()[0].name: images}
-    return lambda: session.run(None, inputs)
 
 
 def compare_entries(entries: Sequence[Entry], reference: str) -> tuple[list[str], list[list[str]]]:
@@ -160,13 +154,21 @@ def compare_entries(entries: Sequence[Entry], reference: str) -> tuple[list[str]
             f'{entry.backbone_costs.macs / 1e9:.3f}',
         ]
         for runtime in runtimes:
-            row += _describe_times(entry.seconds.get(runtime), base.seconds.get(runtime))
+            row += describe_times(entry.seconds.get(runtime), base.seconds.get(runtime))
         rows.append(row)
     return headings, rows
 
 
-def _describe_times(own: list[float] | None, base: list[float] | None) -> list[str]:
-    """Milliseconds, and the ratio with its quartiles; empty where nothing was measured."""
+def describe_times(own: list[float] | None, base: list[float] | None) -> list[str]:
+    """Describes the times of rounds.
+
+    Args:
+        own: Seconds of each round.
+        base: Those of what they are divided by.
+
+    Returns:
+        Milliseconds, and the ratio with its quartiles; empty where nothing was measured.
+    """
     milliseconds = f'{median(own) * 1e3:.1f}' if own else ''
     if not own or not base:
         return [milliseconds, '']

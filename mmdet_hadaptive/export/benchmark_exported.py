@@ -1,24 +1,28 @@
 """Compares exported detectors with each other: accuracy, time and size."""
 
 import copy
+import multiprocessing
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
-from hadaptive_runtime import ExportError, load_exported
+from hadaptive_runtime import ExportError, Preprocessing
 from hadaptive_runtime.model_file import list_files
+from hadaptive_runtime.timing import describe_exit, time_in_turn
 
-from ..runtime.timing import measure_in_turn
+from ..analysis.metrics import MAP
 from .evaluation import evaluate_exported
 from .images import first_test_image, run_pipeline
+from .model_file import read_metadata
 from .preprocessing import set_input_size
-
-_METRIC = 'coco/bbox_mAP'
-_WARMUP = 3
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ def benchmark_exported(
 ) -> list[ExportedCosts]:
     """Evaluates exported detectors and times them in turn, on the first of the test images.
 
+    Each is timed in a process of its own, and evaluated in another: runtimes have threads, of which
+    those of one may disturb or end another.
+
     Args:
         config: The config that they were exported with, whose evaluator finds COCO's mAP.
         files: As :func:`hadaptive_runtime.load_exported` takes them.
@@ -62,38 +69,75 @@ def benchmark_exported(
         One entry for each file, in their order.
 
     Raises:
-        ExportError: If one of them cannot be evaluated.
+        ExportError: If one of them cannot be evaluated, or a process ends on its own.
         OSError: If a file cannot be read.
         ValueError: If ``rounds`` is below 1.
     """
     if len(set(files)) < len(files):
         raise ExportError(f'{", ".join(map(str, files))}: name each file once')
-    detectors = {str(file): load_exported(file, threads) for file in files}
     image = first_test_image(config)
-    functions = {}
-    for name, detector in detectors.items():
+    formats, inputs = {}, {}
+    for file in files:
+        name = str(file)
+        metadata = read_metadata(file)
+        preprocessing = Preprocessing.from_metadata(metadata)
+        formats[name] = metadata['format']
         resized = copy.deepcopy(config)
-        set_input_size(resized, *detector.preprocessing.resize)
-        inputs = detector.preprocessing.canvas(run_pipeline(resized, image))[None]
-        functions[name] = partial(detector.detect, inputs)
-    seconds = {
-        name: np.array(times) for name, times in measure_in_turn(functions, rounds, _WARMUP).items()
-    }
+        set_input_size(resized, *preprocessing.resize)
+        inputs[name] = preprocessing.canvas(run_pipeline(resized, image))[None]
+    times = time_in_turn({str(file): file for file in files}, inputs, threads, rounds)
+    seconds = {name: np.array(values) for name, values in times.items()}
     first = seconds[str(files[0])]
     costs = []
     for file in files:
-        times = seconds[str(file)]
-        metrics = evaluate_exported(copy.deepcopy(config), file, work_dir)
-        if _METRIC not in metrics:
-            raise ExportError(f'the evaluator of the config finds no {_METRIC}, but {metrics}')
+        name = str(file)
+        metrics = _evaluate_in_process(config, file, work_dir, threads)
+        if MAP not in metrics:
+            raise ExportError(f'the evaluator of the config finds no {MAP}, but {metrics}')
         costs.append(
             ExportedCosts(
                 file=file,
-                format=detectors[str(file)].format,
-                map=metrics[_METRIC],
-                milliseconds=1000 * float(np.median(times)),
-                ratio=tuple(np.percentile(times / first, (25, 50, 75)).tolist()),
+                format=formats[name],
+                map=metrics[MAP],
+                milliseconds=1000 * float(np.median(seconds[name])),
+                ratio=tuple(np.percentile(seconds[name] / first, (25, 50, 75)).tolist()),
                 megabytes=sum(path.stat().st_size for path in list_files(file)) / 1e6,
             )
         )
     return costs
+
+
+def _evaluate_in_process(config: Config, file: Path, work_dir: Path, threads: int) -> Any:
+    # Forked processes would have the memory of this one's threads, and not the threads.
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_evaluate, args=(config, file, work_dir, threads, sender))
+    process.start()
+    # Of this end a copy is left in the process, so that its death ends the waiting.
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        raise ExportError(
+            f'{file}: the process that evaluated it ended ({describe_exit(process.exitcode)}); '
+            'leave the file out, or evaluate it with tools/validate.py'
+        ) from None
+    finally:
+        receiver.close()
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _evaluate(config: Config, file: Path, work_dir: Path, threads: int, sender: Connection) -> None:
+    os.environ['OMP_NUM_THREADS'] = str(threads)
+    torch.set_num_threads(threads)
+    if config.get('custom_imports'):
+        import_modules_from_strings(**config.custom_imports)
+    try:
+        sender.send(evaluate_exported(config, file, work_dir))
+    except (ExportError, OSError) as error:
+        # As they are described to users; their causes belong to libraries, and need not be sent.
+        sender.send(type(error)(str(error)))

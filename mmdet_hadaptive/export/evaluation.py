@@ -103,6 +103,10 @@ def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) ->
     # MMEngine would hand it to the model.
     config.pop('data_preprocessor', None)
     config.work_dir = str(work_dir)
+    # Processes that read images would be forked beside the threads of the runtime, of which they
+    # would have the locks without the threads.
+    config.test_dataloader.update(num_workers=0, persistent_workers=False)
+    config.test_dataloader.pop('prefetch_factor', None)
     # They look after trainings, or copy the model.
     config.custom_hooks = []
     config.load_from, config.resume = None, False

@@ -3,11 +3,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
@@ -18,7 +16,6 @@ from mmdet_hadaptive.benchmark.cost_comparison import (
     compare_entries,
     draw_accuracy,
     load_entry,
-    measure_times,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -73,23 +70,6 @@ def test_ratios_are_taken_within_a_round():
     assert rows[2][-2:] == ['', '']
     with pytest.raises(ValueError, match='reference must be one of reference, half'):
         compare_entries([entry('reference'), entry('half')], 'third')
-
-
-def test_exported_models_are_timed_as_well(tmp_path):
-    image = helper.make_tensor_value_info('images', TensorProto.FLOAT, [2, 3, 16, 24])
-    same = helper.make_tensor_value_info('same', TensorProto.FLOAT, [2, 3, 16, 24])
-    graph = helper.make_graph(
-        [helper.make_node('Identity', ['images'], ['same'])], 'g', [image], [same]
-    )
-    opset = [helper.make_opsetid('', 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / 'a.onnx')
-    entries = [entry('a'), entry('b')]
-    measure_times(entries, batch=2, threads=1, rounds=3, onnx=tmp_path)
-    assert {name: len(values) for name, values in entries[0].seconds.items()} == {
-        'PyTorch': 3,
-        'ONNX Runtime': 3,
-    }
-    assert list(entries[1].seconds) == ['PyTorch']
 
 
 def test_picture(tmp_path):

@@ -14,11 +14,18 @@ import torch
 import mmdet_hadaptive  # noqa: F401
 from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.benchmark.cost_comparison import (
+    Entry,
     compare_entries,
     draw_accuracy,
     load_entry,
     measure_times,
 )
+from mmdet_hadaptive.benchmark.format_times import (
+    compare_formats,
+    export_entries,
+    measure_formats,
+)
+from mmdet_hadaptive.export import FORMATS, ExportError
 
 
 def main() -> None:
@@ -30,7 +37,23 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--onnx', type=Path, metavar='DIR', help='times DIR/NAME.onnx as well')
+    parser.add_argument(
+        '--formats', nargs='+', choices=FORMATS, help='time in their runtimes, instead of PyTorch'
+    )
+    parser.add_argument(
+        '--exported',
+        type=Path,
+        default=Path('work_dirs/compare_costs'),
+        metavar='DIR',
+        help='keeps the exported detectors; what is there is not exported again',
+    )
+    parser.add_argument(
+        '--prune',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='configs that are compared without their products as well',
+    )
     parser.add_argument('--markdown', type=Path, metavar='FILE')
     parser.add_argument('--csv', type=Path, metavar='FILE')
     parser.add_argument('--picture', type=Path, metavar='FILE', help='mAP over MACs; needs results')
@@ -45,14 +68,22 @@ def main() -> None:
     if reference not in stems:
         parser.error(f'--reference must be one of {", ".join(stems)}, got {reference}')
 
+    for name in args.prune:
+        if name not in stems:
+            parser.error(f'--prune must name configs of {", ".join(stems)}, got {name}')
+
     entries = []
     for path in args.configs:
-        entry = load_entry(path)
-        entry.model.to(args.device)
-        entries.append(entry)
-    if args.rounds:
-        measure_times(entries, args.batch, args.threads, args.rounds, args.onnx)
-    headings, rows = compare_entries(entries, reference)
+        for pruned in (False, True)[: 1 + (path.stem in args.prune)]:
+            entry = load_entry(path, pruned)
+            entry.model.to(args.device)
+            entries.append(entry)
+    if args.formats:
+        headings, rows = compare_runtimes(entries, reference, args)
+    else:
+        if args.rounds:
+            measure_times(entries, args.batch, args.threads, args.rounds)
+        headings, rows = compare_entries(entries, reference)
     table = markdown_table(headings, rows)
     print(table)
     if args.rounds:
@@ -71,6 +102,22 @@ def main() -> None:
     if args.picture:
         results = [json.loads(line) for line in args.results.read_text().splitlines()]
         draw_accuracy(entries, results, args.picture)
+
+
+def compare_runtimes(
+    entries: list[Entry], reference: str, args: argparse.Namespace
+) -> tuple[list[str], list[list[str]]]:
+    """Exports the detectors, and times them in the runtimes of their formats."""
+    try:
+        files = export_entries(entries, args.formats, args.exported)
+        if not args.rounds:
+            raise SystemExit(f'exported into {args.exported}')
+        times, failures = measure_formats(files, entries, args.threads, args.rounds)
+    except (ExportError, OSError) as error:
+        raise SystemExit(f'error: {error}') from error
+    for failure in failures:
+        print(f'left out: {failure}\n')
+    return compare_formats(times, reference)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,170 @@
+"""Times exported detectors by turns, each in a process of its own.
+
+Each process has one runtime and its threads, as a program of a user has, and none can take the
+others down with it. This file is also the program that each of them runs.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TextIO
+
+import numpy as np
+
+from .errors import ExportError
+from .loading import load_exported
+
+_WARMUP = 3
+
+
+def time_in_turn(
+    files: Mapping[str, Path],
+    inputs: Mapping[str, np.ndarray],
+    threads: int,
+    rounds: int,
+    whole: bool = True,
+    failures: dict[str, ExportError] | None = None,
+) -> dict[str, list[float]]:
+    """Times exported detectors by turns, so that whatever slows the machine down slows all.
+
+    In its turn, a detector runs twice, and the second time counts: caches and threads are those of
+    a detector that sees one image after the other.
+
+    Args:
+        files: By name, as :func:`~hadaptive_runtime.load_exported` takes them.
+        inputs: By name, prepared images (1, 3, H, W), float32.
+        threads: How many compute.
+        rounds: Timed calls of each, at least 1.
+        whole: Whether detections are chosen as well, where that is not a part of the network.
+        failures: If given, gets by name why a file cannot be run, which is left out.
+
+    Returns:
+        By name the seconds of each round.
+
+    Raises:
+        ExportError: If a file cannot be run, or a process ends on its own; it names its signal.
+        ValueError: If ``rounds`` is below 1.
+    """
+    if rounds < 1:
+        raise ValueError(f'rounds must be at least 1, got {rounds}')
+    seconds: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        processes = {}
+        for number, (name, file) in enumerate(files.items()):
+            stem = folder / str(number)
+            np.save(stem.with_suffix('.npy'), inputs[name])
+            process = stack.enter_context(_Process(file, stem, threads, whole))
+            # One after the other: what is loaded at the same time needs memory at the same time.
+            try:
+                process.read()
+            except ExportError as error:
+                if failures is None:
+                    raise
+                failures[name] = error
+            else:
+                processes[name], seconds[name] = process, []
+        for _ in range(rounds):
+            for name, process in processes.items():
+                seconds[name].append(process.run())
+    return seconds
+
+
+def describe_exit(code: int) -> str:
+    """Says how a process ended: its signal, or its exit status.
+
+    Args:
+        code: Its exit status, or the negative number of the signal that ended it.
+    """
+    if code >= 0:
+        return f'exit status {code}'
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f'signal {-code}'
+
+
+class _Process:
+    """A detector in a process that ends with the context."""
+
+    def __init__(self, file: Path, stem: Path, threads: int, whole: bool) -> None:
+        self._file = file
+        package = Path(__file__).resolve().parent
+        paths = [str(package.parent), os.environ.get('PYTHONPATH', '')]
+        command = [sys.executable, '-m', f'{package.name}.{Path(__file__).stem}']
+        arguments = [file, stem.with_suffix('.npy'), threads, int(whole)]
+        self._errors = stem.with_suffix('.log')
+        with self._errors.open('w') as errors:
+            self._process = subprocess.Popen(
+                [*command, *map(str, arguments)],
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def __enter__(self) -> '_Process':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self) -> float:
+        """Seconds of a call."""
+        # If it has ended, reading says how.
+        with suppress(BrokenPipeError):
+            print(file=self._process.stdin, flush=True)
+        return float(self.read())
+
+    def read(self) -> str:
+        """What the process says next."""
+        answer = self._process.stdout.readline().strip()
+        if answer.startswith('error: '):
+            raise ExportError(answer.removeprefix('error: '))
+        if not answer:
+            ending = describe_exit(self._process.wait())
+            lines = self._errors.read_text(errors='replace').strip().splitlines()
+            said = f', after it said: {lines[-1][:200]}' if lines else ''
+            raise ExportError(
+                f'{self._file}: the process that timed it ended ({ending}{said}); leave the file '
+                'out, or run it alone'
+            )
+        return answer
+
+
+def _serve(file: Path, inputs: np.ndarray, threads: int, whole: bool, answers: TextIO) -> None:
+    """Loads a detector, and runs it for each line of the input."""
+    try:
+        detector = load_exported(file, threads)
+    except (ExportError, OSError) as error:
+        print(f'error: {error}', file=answers)
+        return
+    run = detector.detect if whole else detector.session.run
+    for _ in range(_WARMUP):
+        run(inputs)
+    print('ready', file=answers)
+    for _ in sys.stdin:
+        run(inputs)
+        start = time.perf_counter()
+        run(inputs)
+        print(time.perf_counter() - start, file=answers)
+
+
+def _main() -> None:
+    file, inputs, threads, whole = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), 'w', buffering=1)
+    # Some runtimes print.
+    os.dup2(2, 1)
+    _serve(Path(file), np.load(inputs), int(threads), bool(int(whole)), answers)
+
+
+if __name__ == '__main__':
+    _main()
