@@ -1,4 +1,4 @@
-"""What makes this package a library of OpenMMLab's: its name, its registries, its backbones.
+"""What makes this package a library of OpenMMLab's: its name, registries, backbones and weights.
 
 The modules are registered with MMDetection; where it is not installed, the backbones are with
 MMEngine's root, in which every other OpenMMLab library looks for what it does not have itself. The
@@ -12,6 +12,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
 from .backbones import HadaptiveNet, adaptive_bottleneck, with_adaptive_bottlenecks
+from .pretraining.weights import register_scheme
 
 if find_spec('mmdet') is not None:
     import mmdet.registry as home
@@ -42,3 +43,5 @@ for _name, _registry in vars(root).items():
 home.MODELS.register_module(module=HadaptiveNet)
 home.MODELS.register_module('AdaptiveBottleneck', module=adaptive_bottleneck)
 home.MODELS.register_module('WithAdaptiveBottlenecks', module=with_adaptive_bottlenecks)
+
+register_scheme()

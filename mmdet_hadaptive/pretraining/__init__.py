@@ -1,6 +1,12 @@
-"""Weights to start from: the authors' classifiers, and configs that begin with a classifier."""
+"""Weights to start from: the package's own, the authors', and configs that begin with them."""
 
 from .options import pretrained_options
 from .released_checkpoint import convert_released_checkpoint
+from .weights import pack_weights, pretrained_checkpoint
 
-__all__ = ['convert_released_checkpoint', 'pretrained_options']
+__all__ = [
+    'convert_released_checkpoint',
+    'pack_weights',
+    'pretrained_checkpoint',
+    'pretrained_options',
+]

@@ -52,6 +52,8 @@ def list_comparisons(threads: int) -> dict[str, Callable[[], performance.Functio
         comparisons[name] = partial(performance.make_onnx_backbones, arch, threads)
         name = f'backbone {arch[0].upper()} without products / MobileNetV2, ONNX Runtime'
         comparisons[name] = partial(performance.make_onnx_backbones, arch, threads, pruned=True)
+        name = f'backbone {arch[0].upper()}-pointwise / MobileNetV2, ONNX Runtime'
+        comparisons[name] = partial(performance.make_onnx_backbones, f'{arch}-pointwise', threads)
     for name, shape in LAYERS.items():
         make = partial(performance.make_layers, *shape)
         comparisons[f'ACH / one-hot, {name}'] = partial(make, whole=True)

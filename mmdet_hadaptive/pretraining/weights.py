@@ -1,0 +1,69 @@
+"""Weights that come with the package, by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+SCHEME = 'hadaptive://'
+_FOLDER = Path(__file__).parents[1] / 'weights'
+
+
+def pretrained_checkpoint(name: str) -> str:
+    """The file of weights that come with the package.
+
+    It holds ``dict(meta, state_dict)``, plain data (``weights_only=True``), with the weights of
+    convolutions and linear layers in float16; a module of float32 that loads them stays float32.
+    In configs, and wherever MMEngine takes a checkpoint, ``hadaptive://NAME`` stands for it.
+
+    Args:
+        name: As in docs/weights.md, such as 'small-pointwise_tiny-imagenet'.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If there are no such weights; names those that there are.
+    """
+    file = _FOLDER / f'{name}.pth'
+    if not file.is_file():
+        names = ', '.join(sorted(path.stem for path in _FOLDER.glob('*.pth')))
+        raise ValueError(f'the weights that come with the package are {names}; got {name!r}')
+    return str(file)
+
+
+def pack_weights(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes of a model's weights what is kept in the package.
+
+    Args:
+        state: Its ``state_dict``.
+        meta: What is to be known of them: plain data.
+
+    Returns:
+        ``dict(meta, state_dict)``, tensors of two and more dimensions in float16.
+
+    Raises:
+        ValueError: If a weight is not finite, or is not in float16; names it.
+    """
+    packed = {}
+    for name, value in state.items():
+        packed[name] = value.half() if value.is_floating_point() and value.ndim > 1 else value
+        if not packed[name].isfinite().all():
+            raise ValueError(
+                f'{name} has values of up to {value.abs().max()}, float16 ends at 65504'
+            )
+    return dict(meta=dict(meta), state_dict=packed)
+
+
+def register_scheme() -> None:
+    """Lets MMEngine load ``hadaptive://NAME`` as :func:`pretrained_checkpoint` finds it."""
+
+    # MMEngine logs a part of the name.
+    def load_from_hadaptive(filename: str, map_location: Any = None) -> Any:
+        file = pretrained_checkpoint(filename.removeprefix(SCHEME))
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+    CheckpointLoader.register_scheme(prefixes=SCHEME, loader=load_from_hadaptive, force=True)

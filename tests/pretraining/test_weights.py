@@ -1,0 +1,134 @@
+"""Weights that come with the package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import inference_detector, init_detector
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from hadaptive_runtime import load_exported
+from mmdet_hadaptive.backbones import HadaptiveNet
+from mmdet_hadaptive.pretraining import pack_weights, pretrained_checkpoint
+
+ROOT = Path(__file__).parents[2]
+BCCD = 'ssdlite_small-pointwise_bccd'
+CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-pointwise_bccd.py'
+
+
+@pytest.fixture(scope='module')
+def cells():
+    """A drawing of blood cells, BGR: red ones with pale middles, a white one with its nucleus."""
+    y, x = np.mgrid[:480, :640]
+    image = np.full((480, 640, 3), (205, 215, 220), np.float32)
+
+    def disc(cx, cy, radius, colour):
+        inside = 1 / (1 + np.exp(np.hypot(x - cx, y - cy) - radius))
+        image[:] += inside[..., None] * (np.array(colour, np.float32) - image)
+
+    for cx, cy in [(90, 90), (250, 80), (500, 90), (110, 300), (540, 330), (280, 400)]:
+        disc(cx, cy, 50, (130, 140, 195))
+        disc(cx, cy, 18, (170, 180, 205))
+    disc(380, 240, 85, (190, 160, 190))
+    disc(375, 235, 62, (140, 60, 110))
+    return image.round().astype(np.uint8)
+
+
+def test_they_are_plain_data_and_fit_the_backbone():
+    weights = torch.load(pretrained_checkpoint(BCCD), weights_only=True)
+    assert weights['meta']['config'] == CONFIG.name
+    net = HadaptiveNet('small-pointwise', out_indices=(3, 4), norm_cfg=dict(type='BN', eps=0.001))
+    prefix = 'backbone.'
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in weights['state_dict'].items()
+        if key.startswith(prefix)
+    }
+    net.load_state_dict(state, strict=True)
+    assert net.stage3[1].projection.conv.weight.dtype == torch.float32
+
+
+def test_a_config_names_them():
+    net = HadaptiveNet(
+        'small-pointwise',
+        init_cfg=dict(type='Pretrained', checkpoint=f'hadaptive://{BCCD}', prefix='backbone.'),
+    )
+    net.init_weights()
+    state = torch.load(pretrained_checkpoint(BCCD), weights_only=True)['state_dict']
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
+
+
+def test_mmpretrain_takes_them():
+    pytest.importorskip('mmpretrain')
+    name = 'hadaptive-s-pointwise_1xb128-20e_tiny-imagenet.py'
+    config = Config.fromfile(ROOT / 'configs/pretrain' / name)
+    init_default_scope(config.default_scope)
+    config.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=f'hadaptive://{BCCD}', prefix='backbone.'
+    )
+    model = MODELS.build(config.model)
+    model.init_weights()
+    state = torch.load(pretrained_checkpoint(BCCD), weights_only=True)['state_dict']
+    weight = state['backbone.stem.0.conv.weight'].float()
+    assert torch.equal(model.backbone.stem[0].conv.weight, weight)
+
+
+def test_the_detector_finds_the_drawn_cells(cells):
+    detector = init_detector(str(CONFIG), f'hadaptive://{BCCD}', device='cpu')
+    found = inference_detector(detector, cells).pred_instances
+    sure = found.scores > 0.5
+    labels, boxes = found.labels[sure], found.bboxes[sure]
+    assert detector.dataset_meta['classes'] == ('RBC', 'WBC', 'Platelets')
+    (white,) = boxes[labels == 1]
+    centre = (white[:2] + white[2:]) / 2
+    assert (centre - torch.tensor([380.0, 240.0])).abs().max() < 15
+    assert (labels == 0).sum() >= 4
+
+
+def test_the_exported_file_finds_what_the_checkpoint_finds(cells):
+    detector = init_detector(str(CONFIG), f'hadaptive://{BCCD}', device='cpu')
+    expected = inference_detector(detector, cells).pred_instances
+    exported = load_exported(Path(pretrained_checkpoint(BCCD)).with_suffix('.onnx'))
+    found = exported(cells)
+    sure = expected.scores > 0.3
+    assert found.scores[: sure.sum()] == pytest.approx(expected.scores[sure].numpy(), abs=2e-3)
+    assert found.boxes[: sure.sum()] == pytest.approx(expected.bboxes[sure].numpy(), abs=0.5)
+
+
+def test_there_are_no_others():
+    with pytest.raises(ValueError, match=rf"come with the package are .*{BCCD}.*; got 'resnet'"):
+        pretrained_checkpoint('resnet')
+    net = HadaptiveNet(init_cfg=dict(type='Pretrained', checkpoint='hadaptive://resnet'))
+    with pytest.raises(ValueError, match='come with the package'):
+        net.init_weights()
+
+
+def test_packed_in_half_precision():
+    state = dict(weight=torch.randn(4, 3), running_var=torch.full((4,), 1e6), count=torch.tensor(3))
+    packed = pack_weights(state, dict(arch='small'))
+    assert packed['meta'] == dict(arch='small')
+    assert packed['state_dict']['weight'].dtype == torch.float16
+    # Statistics may be larger than float16 has room for.
+    assert torch.equal(packed['state_dict']['running_var'], state['running_var'])
+    assert packed['state_dict']['count'] == 3
+
+
+@pytest.mark.parametrize('value', [1e5, float('nan')])
+def test_what_half_precision_does_not_hold_is_refused(value):
+    with pytest.raises(ValueError, match=r'weight has values of up to .*float16 ends at 65504'):
+        pack_weights(dict(weight=torch.full((2, 2), value)), {})
+
+
+def test_without_mmdetection():
+    code = (
+        'import sys; sys.modules["mmdet"] = None\n'
+        'import torch\n'
+        'from mmdet_hadaptive.pretraining import pretrained_checkpoint\n'
+        f'torch.load(pretrained_checkpoint("{BCCD}"), weights_only=True)\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
