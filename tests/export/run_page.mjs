@@ -1,4 +1,4 @@
-// Runs the scripts of a page in node: page.mjs FOLDER REQUESTS, and prints an answer to each.
+// Runs the scripts of a page in node: run_page.mjs FOLDER REQUESTS, and prints an answer to each.
 //
 // A request is [what, arguments]; images are files of RGBA with their width and height.
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -22,6 +22,10 @@ const ACTIONS = {
     const metadata = readMetadata(content);
     await checkDigest(content);
     return metadata;
+  },
+  async truncated({ file }) {
+    const { isTruncatedJpeg } = await load('images.js');
+    return isTruncatedJpeg(read(file));
   },
   async detect({ images }) {
     const { Detector } = await load('detector.js');

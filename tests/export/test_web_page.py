@@ -152,6 +152,28 @@ def test_models_are_read_as_in_python(run_node, tmp_path):
         assert '\n' not in error
 
 
+def test_truncated_files_are_those_of_python(run_node, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    thumbnail, whole = io.BytesIO(), io.BytesIO()
+    noise.resize((9, 9)).save(thumbnail, 'JPEG')
+    noise.save(whole, 'JPEG', comment=thumbnail.getvalue())
+    noise.save(tmp_path / 'whole.png')
+    content = whole.getvalue()
+    for name, part in {
+        'whole': content,
+        'followed': content + b'more',
+        'half': content[: len(content) // 2],
+        'no end': content[:-2],
+        'short': content[:3],
+    }.items():
+        (tmp_path / f'{name}.jpg').write_bytes(part)
+    files = sorted(tmp_path.glob('*.*g'))
+    answers = run_node([('truncated', dict(file=str(file))) for file in files])
+    expected = [read_image(file) is None for file in files]
+    assert expected.count(True) == 3
+    assert answers == [[truncated, None] for truncated in expected]
+
+
 def check_found(ours, theirs, tolerance=0.01):
     """What the page has found, [name, score, x1, y1, x2, y2], and what Python has."""
     assert [row[0] for row in ours] == theirs.class_names

@@ -3,8 +3,13 @@
 // Fewer rows than any browser's limit to a canvas.
 const ROWS = 512;
 
-/** Whether a JPEG file lacks its end; some browsers fill the rest up with grey. */
-function isTruncatedJpeg(bytes) {
+/**
+ * Whether a file is a JPEG without its end. Chromium refuses these by itself; who else does is open.
+ *
+ * @param {Uint8Array} bytes Of the file.
+ * @returns {boolean}
+ */
+export function isTruncatedJpeg(bytes) {
   if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return false;
   // The end must come after the last start of the data; a thumbnail has an end of its own.
   for (let i = bytes.length - 2; i > 1; i -= 1) {
