@@ -143,10 +143,11 @@ def test_wheel_has_configs_tools_and_index(wheel):
             assert data == (ROOT / name.removeprefix(mim)).read_bytes(), name
     assert 'mmdet_hadaptive/py.typed' in content
     assert 'hadaptive_runtime/detector.py' in content
-    page = sorted((ROOT / 'mmdet_hadaptive/export/page').iterdir())
-    assert len(page) > 5
-    for file in page:
-        assert content[f'mmdet_hadaptive/export/page/{file.name}'] == file.read_bytes()
+    for folder, least in (('export/page', 5), ('weights', 2)):
+        files = sorted((ROOT / 'mmdet_hadaptive' / folder).iterdir())
+        assert len(files) >= least
+        for file in files:
+            assert content[f'mmdet_hadaptive/{folder}/{file.name}'] == file.read_bytes()
     expected = {
         path.relative_to(ROOT).as_posix()
         for pattern in ('configs/**/*.*', 'tools/*.*')
