@@ -31,7 +31,8 @@ demo: $(READY)
 	$(VENV)/bin/python tools/demo.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		$(PYTEST_ARGS)
 
 soak: $(READY)
 	$(VENV)/bin/python tests/faults/soak.py

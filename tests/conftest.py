@@ -15,6 +15,16 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# They start processes and train: at the end none of the processes is left with one of these alone.
+SLOW_FILES = (
+    'packaging/test_wheel.py',
+    'test_training.py',
+    'test_precision.py',
+    'faults/test_faults.py',
+    'distributed/test_distributed.py',
+    'swap/test_swap.py',
+    'benchmark/test_accuracy.py',
+)
 FUZZ_EXAMPLES = int(os.environ.get('HADAPTIVE_FUZZ', '25'))
 # For the tests that throw altered files at the tools: the same examples each time.
 settings.register_profile(
@@ -52,6 +62,7 @@ def pytest_collection_modifyitems(items):
         missing['gpu'] = 'needs a CUDA device and torch for it'
     if torch.__version__.startswith('2.5.'):
         missing['dynamo'] = "torch 2.5's exporter dynamo fails here: needs torch 2.6 or later"
+    items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW_FILES))
     for item in items:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):

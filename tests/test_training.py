@@ -47,13 +47,16 @@ def test_train_and_validate(trained):
 
 def test_resume_continues_where_it_stopped(trained, run_warm):
     work, _ = trained
-    output = run_warm(
-        ROOT / 'tools/train.py', SHAPES, '--work-dir', 'run', '--resume', *TWO_EPOCHS, cwd=work
-    )
+    command = (ROOT / 'tools/train.py', SHAPES, '--work-dir', 'run', '--resume', *TWO_EPOCHS)
+    output = run_warm(*command, cwd=work)
     assert 'resumed epoch: 1, iter: 4' in output
     assert 'Epoch(train) [2][4/4]' in output
     assert 'Epoch(train) [1][' not in output
     assert re.search(r'Epoch\(val\) \[2\]', output)
+    # A training that is finished is not trained again.
+    output = run_warm(*command, cwd=work)
+    assert 'resumed epoch: 2, iter: 8' in output
+    assert 'Epoch(train)' not in output
 
 
 def test_our_test_script(trained, run):
@@ -80,23 +83,10 @@ def test_mim(trained, run, inherit):
     if find_distribution('mmdet') is None:
         pytest.skip('OpenMIM knows MMDetection by its official name only: run without STACK=onedl')
     work, _ = trained
-    mim = ('-m', 'mim')
-    config = inherit(SHAPES)
-    options = (*SHORT, 'train_dataloader.dataset.dataset.indices=4')
+    # tests/packaging trains by it.
     output = run(
-        *mim, 'train', 'mmdet', config, '--gpus', 0, '--work-dir', 'mim', *options, cwd=work
-    )
-    assert 'Epoch(train) [1][1/1]' in output
-    output = run(
-        *mim,
-        'test',
-        'mmdet',
-        config,
-        '--checkpoint',
-        'mim/epoch_1.pth',
-        '--gpus',
-        0,
-        *SHORT,
+        *('-m', 'mim', 'test', 'mmdet', inherit(SHAPES), '--checkpoint', 'run/epoch_1.pth'),
+        *('--gpus', 0, *SHORT),
         cwd=work,
     )
     assert 'coco/bbox_mAP' in output

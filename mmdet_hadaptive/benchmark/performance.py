@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -24,6 +22,7 @@ from ..analysis.product_statistics import collect_product_statistics, product_bo
 from ..deploy import fuse_for_inference, prune_products
 from ..layers import AdaptiveCrossHadamard
 from ..ops import append_products, gumbel_top_k
+from .training_speed import Variant, make_training_step
 
 Functions = dict[str, Callable[[], object]]
 _SIDE_LENGTH = 320
@@ -174,10 +173,13 @@ def make_training_steps(config: Path) -> Functions:
             "_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'", '.py'
         ).model,
     }
-    images = torch.randn(_BATCH, 3, _SIDE_LENGTH, _SIDE_LENGTH)
-    images = images.contiguous(memory_format=torch.channels_last)
-    samples = [_sample() for _ in range(_BATCH)]
-    return {name: _trainer(own, images, samples) for name, own in settings.items()}
+    make = partial(
+        make_training_step,
+        variant=Variant(channels_last=True),
+        batch=_BATCH,
+        side_length=_SIDE_LENGTH,
+    )
+    return {name: make(model) for name, model in settings.items()}
 
 
 def measure_peak_memory(function: Callable[[], object]) -> int:
@@ -226,33 +228,3 @@ def _onnx_runner(net: nn.Module, threads: int) -> Callable[[], object]:
         session = create_session(file, threads)
     inputs = {session.get_inputs()[0].name: image.numpy()}
     return lambda: session.run(None, inputs)
-
-
-def _sample() -> DetDataSample:
-    corner, size = (
-        torch.rand(4, 2) * _SIDE_LENGTH / 2,
-        16 + torch.rand(4, 2) * (_SIDE_LENGTH / 2 - 16),
-    )
-    shape = (_SIDE_LENGTH, _SIDE_LENGTH)
-    return DetDataSample(
-        metainfo=dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape),
-        gt_instances=InstanceData(
-            bboxes=torch.cat([corner, corner + size], dim=1), labels=torch.randint(80, (4,))
-        ),
-    )
-
-
-def _trainer(config: Any, images: Tensor, samples: list[DetDataSample]) -> Callable[[], object]:
-    model = MODELS.build(config)
-    _initialise(model)
-    model.train()
-    model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=4e-5)
-
-    def step() -> None:
-        loss, _ = model.parse_losses(model.loss(images, samples))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.registry import DATASETS
+from torch.utils.data import DataLoader, Subset
 
 
 def make_large_coco(
@@ -82,6 +83,43 @@ def measure_loading(config: dict[str, Any], num_processes: int) -> dict[str, lis
     for process in processes:
         process.join()
     return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def measure_worker_start(
+    config: dict[str, Any], num_workers: int, rounds: int
+) -> dict[str, list[float]]:
+    """Measures what an epoch takes to begin: until the loader has its first batch.
+
+    Args:
+        config: The data set's config.
+        num_workers: Processes that load data.
+        rounds: Epochs that are begun, one of each kind in turn.
+
+    Returns:
+        Seconds of each epoch with workers that start with it (``anew``) and with ones that live on
+        (``persistent``).
+    """
+    dataset = DATASETS.build(config)
+    loaders = {
+        kind: DataLoader(
+            Subset(dataset, range(4 * num_workers)),
+            num_workers=num_workers,
+            persistent_workers=kind == 'persistent',
+            collate_fn=list,
+        )
+        for kind in ('anew', 'persistent')
+    }
+    # These start their workers once.
+    list(loaders['persistent'])
+    seconds: dict[str, list[float]] = {kind: [] for kind in loaders}
+    for _ in range(rounds):
+        for kind, loader in loaders.items():
+            start = time.perf_counter()
+            batches = iter(loader)
+            next(batches)
+            seconds[kind].append(time.perf_counter() - start)
+            list(batches)
+    return seconds
 
 
 def _load(config: dict[str, Any], barrier: Any, queue: Any) -> None:

@@ -21,6 +21,7 @@ from mmdet_hadaptive.benchmark.accuracy import (
     tabulate_comparison,
     train_all,
 )
+from mmdet_hadaptive.benchmark.processes import ChildProcesses
 from mmdet_hadaptive.pretraining import pretrained_options
 
 ROOT = Path(__file__).parents[2]
@@ -45,12 +46,14 @@ def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch, inh
     assert train_all(runs, tmp_path) == [result]
     assert (work_dir / 'train.log').read_text() == log
 
-    # Without its result, a finished training is evaluated again and not trained again.
+    # Without its result, a finished training is resumed, which trains nothing, and evaluated.
     (tmp_path / 'results.jsonl').unlink()
+    commands = []
+    monkeypatch.setattr(ChildProcesses, 'call', lambda _, command, *__: commands.append(command))
     assert train_all(runs, tmp_path) == [result]
-    again = (work_dir / 'train.log').read_text()[len(log) :]
-    assert 'resumed epoch: 1' in again
-    assert 'Epoch(train)' not in again
+    training, test = commands
+    assert {'train.py', '--resume', str(work_dir)} <= set(training)
+    assert {'test.py', str(work_dir / 'epoch_1.pth')} <= set(test)
 
 
 def test_a_failed_training_names_its_log(tmp_path, monkeypatch):

@@ -141,7 +141,7 @@ def test_the_file_is_the_same_from_run_to_run(tmp_path):
             stdout=subprocess.PIPE,
             check=True,
         ).stdout
-        for seed in range(3)
+        for seed in range(2)
     }
     assert len(texts) == 1
     assert texts.pop().decode().count('lr_mult=1.0') == 2 + 6
