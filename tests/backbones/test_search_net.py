@@ -262,7 +262,7 @@ def test_wrong_spaces(error, message, arch):
         HadaptiveSearchNet(arch, out_indices=(2,))
 
 
-@pytest.mark.parametrize('kernel', [2, 3, 5, 7])
+@pytest.mark.parametrize('kernel', [1, 2, 3, 5, 7])
 @pytest.mark.parametrize('kind', ['conv', 'ghost', 'pointwise', 'ach'])
 def test_candidates_of_stride_two_are_equal_in_size(kind, kernel):
     extra = dict(

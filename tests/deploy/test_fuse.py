@@ -105,7 +105,7 @@ def of_stride_two(kind, kernel, stem_kernel):
 
 @torch.no_grad()
 @pytest.mark.parametrize('stem_kernel', [2, 3])
-@pytest.mark.parametrize('kernel', [2, 3, 5])
+@pytest.mark.parametrize('kernel', [1, 2, 3, 5])
 @pytest.mark.parametrize('kind', ['conv', 'ghost', 'pointwise', 'ach'])
 def test_kernels_of_stride_two(kind, kernel, stem_kernel):
     net = of_stride_two(kind, kernel, stem_kernel)

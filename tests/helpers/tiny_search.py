@@ -98,7 +98,8 @@ train_dataloader = dict(
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2))
 default_hooks = dict(
-    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2), logger=dict(interval=1)
+    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2),
+    logger=dict(type='LoggerHook', interval=1),
 )
 custom_hooks = [
     dict(type='StopOnInvalidLossHook'),
@@ -115,7 +116,7 @@ model = dict(
 )
 train_cfg = dict(type='ArchitectureSearchLoop')
 custom_hooks = [
-    *_base_.custom_hooks, dict(type='ArchitectureSearchHook', target=dict(macs=60e3), lr=0.1)
+    *_base_.custom_hooks, dict(type='ArchitectureSearchHook', target=dict(macs=80e3), lr=0.1)
 ]
 find_unused_parameters = True
 """

@@ -1,0 +1,15 @@
+"""Architecture search: its loop, its hook, its costs and its result."""
+
+from .costs import CostTable, count_candidates, find_most_probable, time_candidates
+from .hook import ArchitectureSearchHook
+from .loop import ArchitectureSearchLoop, HalfSampler
+
+__all__ = [
+    'ArchitectureSearchHook',
+    'ArchitectureSearchLoop',
+    'CostTable',
+    'HalfSampler',
+    'count_candidates',
+    'find_most_probable',
+    'time_candidates',
+]
