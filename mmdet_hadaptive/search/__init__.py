@@ -1,6 +1,12 @@
 """Architecture search: its loop, its hook, its costs and its result."""
 
-from .costs import CostTable, count_candidates, find_most_probable, time_candidates
+from .costs import (
+    CostTable,
+    count_candidates,
+    draw_network,
+    find_most_probable,
+    time_candidates,
+)
 from .hook import ArchitectureSearchHook
 from .loop import ArchitectureSearchLoop, HalfSampler
 
@@ -10,6 +16,7 @@ __all__ = [
     'CostTable',
     'HalfSampler',
     'count_candidates',
+    'draw_network',
     'find_most_probable',
     'time_candidates',
 ]

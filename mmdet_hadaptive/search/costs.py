@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -154,6 +155,31 @@ def _sum_up(
         else:
             candidates.append(costs)
     return CostTable(quantity, fixed, candidates)
+
+
+def draw_network(
+    costs: CostTable, target: float, seed: int, tolerance: float = TOLERANCE
+) -> list[int]:
+    """Draws one of all networks that cost what is asked for: what a search has to be better than.
+
+    Args:
+        costs: Of the candidates.
+        target: What the network is to cost, in the unit of the table.
+        seed: Seed of the draw.
+        tolerance: Part of the target by which the cost may differ.
+
+    Returns:
+        For each choice the place of a candidate; all networks of that cost are equally probable.
+
+    Raises:
+        ValueError: If there is no such network among a million.
+    """
+    generator = random.Random(seed)
+    for _ in range(1_000_000):
+        indices = [generator.randrange(len(row)) for row in costs.candidates]
+        if abs(costs.total(indices) / target - 1) <= tolerance:
+            return indices
+    raise ValueError(f'of a million networks none costs {target:g}; all do {costs.limits}')
 
 
 def find_most_probable(

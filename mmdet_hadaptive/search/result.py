@@ -108,8 +108,8 @@ def draw_choices(
     Args:
         names: Of the choices.
         candidates: Of each choice, blocks of a table.
-        history: For each epoch ``probabilities`` (for each choice of each candidate),
-            ``expected_cost`` and ``target`` (both as parts of the target) and ``temperature``.
+        history: For each epoch ``probabilities`` (for each choice of each candidate) and
+            ``expected_cost``, as a part of the target.
         out_file: Picture to write.
     """
     columns = min(4, len(names))

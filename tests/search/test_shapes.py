@@ -18,7 +18,7 @@ def test_a_search_and_the_training_of_what_it_found(shapes, run_warm):
     work = shapes.parents[1]
     output = run_warm(TRAIN, CONFIG, '--work-dir', 'search', *SHORT, cwd=work)
     assert 'architecture_loss: ' in output
-    assert 'Found: search/search/architecture.py' in output
+    assert f'Found: {work}/search/search/architecture.py' in output
     state = read_checkpoint(work / 'search/epoch_1.pth')
     assert state['state_dict']['backbone.logits'].shape == (15, 4)
     found = work / 'search/search/architecture.py'
