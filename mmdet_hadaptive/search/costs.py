@@ -172,14 +172,14 @@ def draw_network(
         For each choice the place of a candidate; all networks of that cost are equally probable.
 
     Raises:
-        ValueError: If there is no such network among a million.
+        ValueError: If there is no such network among a hundred thousand that are drawn.
     """
     generator = random.Random(seed)
-    for _ in range(1_000_000):
+    for _ in range(100_000):
         indices = [generator.randrange(len(row)) for row in costs.candidates]
         if abs(costs.total(indices) / target - 1) <= tolerance:
             return indices
-    raise ValueError(f'of a million networks none costs {target:g}; all do {costs.limits}')
+    raise ValueError(f'of 100,000 networks none costs {target:g}; all do {costs.limits}')
 
 
 def find_most_probable(

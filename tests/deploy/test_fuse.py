@@ -117,6 +117,16 @@ def test_kernels_of_stride_two(kind, kernel, stem_kernel):
 
 
 @torch.no_grad()
+def test_a_border_of_zeros_keeps_convolutions_apart():
+    conv = dict(type='conv', channels=8, act=False, kernel=3)
+    table = dict(stages=[[dict(conv, stride=1)], [dict(conv, stride=3)]], final_channels=4)
+    net = HadaptiveNet(table, out_indices=(1,))
+    net.init_weights()
+    image = torch.randn(1, 3, 12, 14)
+    assert_equal(fuse_for_inference(trained(net))(image), net(image))
+
+
+@torch.no_grad()
 def test_a_search_net():
     net = HadaptiveSearchNet('small', out_indices=(2, 3))
     net.init_weights()

@@ -98,7 +98,7 @@ train_dataloader = dict(
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2))
 default_hooks = dict(
-    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=2),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
     logger=dict(type='LoggerHook', interval=1),
 )
 custom_hooks = [

@@ -89,10 +89,12 @@ def test_a_killed_search_ends_as_if_it_had_not_been(build, tmp_path):
 
     with pytest.raises(Killed):
         build('killed', hooks=[Observer(kill)]).train()
-    assert not (tmp_path / 'killed/epoch_3.pth').exists()
-    resumed = build('killed')
+    assert [path.name for path in (tmp_path / 'killed').glob('*_[23].pth')] == ['epoch_2.pth']
+    iterations = []
+    resumed = build('killed', hooks=[Observer(lambda runner: iterations.append(runner.iter))])
     resumed._resume = True
     resumed.train()
+    assert iterations == [6, 7, 8, 9, 10, 11]
     first, second = (
         torch.load(tmp_path / name / 'epoch_4.pth', weights_only=True)
         for name in ('whole', 'killed')
