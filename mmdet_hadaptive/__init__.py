@@ -15,7 +15,7 @@ if find_spec('mmdet') is not None:
 
     check_installation()
 
-    from . import datasets, heads, hooks, registry  # noqa: F401
+    from . import datasets, heads, hooks, registry, search  # noqa: F401
     from .runtime import safe_loading  # noqa: F401
 elif find_spec('mmengine') is not None and find_spec('mmcv') is not None:
     from . import registry  # noqa: F401

@@ -11,7 +11,12 @@ import mmengine.registry as root
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
-from .backbones import HadaptiveNet, adaptive_bottleneck, with_adaptive_bottlenecks
+from .backbones import (
+    HadaptiveNet,
+    HadaptiveSearchNet,
+    adaptive_bottleneck,
+    with_adaptive_bottlenecks,
+)
 from .pretraining.weights import register_scheme
 
 if find_spec('mmdet') is not None:
@@ -41,6 +46,7 @@ for _name, _registry in vars(root).items():
         )
 
 home.MODELS.register_module(module=HadaptiveNet)
+home.MODELS.register_module(module=HadaptiveSearchNet)
 home.MODELS.register_module('AdaptiveBottleneck', module=adaptive_bottleneck)
 home.MODELS.register_module('WithAdaptiveBottlenecks', module=with_adaptive_bottlenecks)
 

@@ -7,13 +7,14 @@ stage is a list of blocks, and a block is one of
   unless ``act`` is false;
 - ``dict(type='ghost', channels, expand, kernel, stride)``: bottleneck, Ghost expansion by the
   factor ``expand``;
-- ``dict(type='pointwise', channels, width, kernel)``: bottleneck of stride 1, expansion to
-  ``width`` channels by a 1x1 convolution with Hardswish (an inverted bottleneck);
-- ``dict(type='ach', channels, num_selected, kernel, product_norm)``: bottleneck of stride 1, ACH
-  expansion with the products normalised by 'DySoft' or 'BN' (the backbone's ``norm_cfg``).
+- ``dict(type='pointwise', channels, width, kernel)``: bottleneck, expansion to ``width`` channels
+  by a 1x1 convolution with Hardswish (an inverted bottleneck);
+- ``dict(type='ach', channels, num_selected, kernel, product_norm)``: bottleneck, ACH expansion with
+  the products normalised by 'DySoft' or 'BN' (the backbone's ``norm_cfg``).
 
-``channels`` is what the block puts out. ``final_channels`` is the width of the 1x1 convolution
-after the last stage. A table is plain data, so that a config can hold one.
+The last two may have a ``stride``, which is 1 unless given. Kernels are odd, or 2 where the stride
+is 2. ``channels`` is what the block puts out. ``final_channels`` is the width of the 1x1
+convolution after the last stage. A table is plain data, so that a config can hold one.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ _BLOCK_KEYS = {
     'pointwise': {'channels', 'width', 'kernel'},
     'ach': {'channels', 'num_selected', 'kernel', 'product_norm'},
 }
+_OPTIONAL_KEYS = {'pointwise': {'stride'}, 'ach': {'stride'}}
 _PRODUCT_NORMS = ('DySoft', 'BN')
 _ACH_KEYS = {'straight_through', 'selection', 'adapt_temperature', 'product_norm'}
 
@@ -138,15 +140,21 @@ def find_architecture(arch: str | dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"arch['stages'] must be a list of non-empty stages, got {arch['stages']}")
     for index, stage in enumerate(arch['stages']):
         for block in stage:
-            where = f"arch['stages'][{index}]: {dict(block)}"
-            keys = _BLOCK_KEYS.get(block.get('type'))
-            if keys is None:
-                raise ValueError(f'type must be one of {sorted(_BLOCK_KEYS)} in {where}')
-            if block.keys() - {'type'} != keys:
-                raise ValueError(f'the keys must be type, {", ".join(sorted(keys))} in {where}')
-            if 'product_norm' in block:
-                check_product_norm(block['product_norm'], where)
+            check_block(block, f"arch['stages'][{index}]: {dict(block)}")
     return arch
+
+
+def check_block(block: Block, where: str) -> None:
+    """Raises a ValueError that names the place, unless a block is as this module describes it."""
+    kind = block.get('type')
+    if kind not in _BLOCK_KEYS:
+        raise ValueError(f'type must be one of {sorted(_BLOCK_KEYS)} in {where}')
+    keys, optional = _BLOCK_KEYS[kind], _OPTIONAL_KEYS.get(kind, set())
+    if not keys <= block.keys() - {'type'} <= keys | optional:
+        may = f', and may be {", ".join(optional)}' if optional else ''
+        raise ValueError(f'the keys must be type, {", ".join(sorted(keys))}{may} in {where}')
+    if 'product_norm' in block:
+        check_product_norm(block['product_norm'], where)
 
 
 def check_ach_cfg(ach_cfg: Mapping[str, Any] | None) -> dict[str, Any]:

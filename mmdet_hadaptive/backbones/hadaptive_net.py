@@ -18,7 +18,8 @@ from ..layers import (
     GhostExpansion,
 )
 from .architectures import ARCHITECTURES, Block, check_ach_cfg, find_architecture
-from .norms import make_norm_layer, make_product_norm
+from .norms import FixedRunningStatistics, make_norm_layer, make_product_norm
+from .search_spaces import first_candidate
 
 
 class HadaptiveNet(BaseModule):
@@ -73,7 +74,7 @@ class HadaptiveNet(BaseModule):
                 dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
             ]
         super().__init__(init_cfg)
-        table = find_architecture(arch)
+        table = self._find_table(arch)
         stages = table['stages']
         last = len(stages)
         self.arch = arch
@@ -104,6 +105,7 @@ class HadaptiveNet(BaseModule):
             modules = []
             for block in blocks:
                 modules.append(self._make_block(channels, block))
+                block = first_candidate(block)
                 channels = block['channels']
                 stride *= block.get('stride', 1)
             self.add_module(name, nn.Sequential(*modules))
@@ -136,15 +138,7 @@ class HadaptiveNet(BaseModule):
         outputs = []
         for index, name in enumerate(self._names):
             for block in getattr(self, name):
-                if self.with_cp and self.training:
-                    x = checkpoint(
-                        block,
-                        x,
-                        use_reentrant=False,
-                        context_fn=partial(_checkpoint_contexts, block),
-                    )
-                else:
-                    x = block(x)
+                x = self._run_block(block, x)
             if index in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)
@@ -162,6 +156,15 @@ class HadaptiveNet(BaseModule):
     def _freeze_stages(self) -> None:
         for name in self._names[: self.frozen_stages + 1]:
             getattr(self, name).eval().requires_grad_(False)
+
+    def _find_table(self, arch: str | dict[str, Any]) -> dict[str, Any]:
+        return find_architecture(arch)
+
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and self.training:
+            contexts = partial(_checkpoint_contexts, block)
+            return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return block(x)
 
     def _make_block(self, in_channels: int, block: Block) -> nn.Module:
         kind, channels, kernel = block['type'], block['channels'], block['kernel']
@@ -202,7 +205,7 @@ class HadaptiveNet(BaseModule):
             first = next(iter(state_dict))
             inside = any(key.startswith('backbone.') for key in state_dict)
             raise ValueError(
-                f'the checkpoint has no weight of HadaptiveNet; its first is {first!r}. '
+                f'the checkpoint has no weight of {type(self).__name__}; its first is {first!r}. '
                 + (
                     "It is a whole detector's: use init_cfg=dict(type='Pretrained', "
                     "checkpoint=..., prefix='backbone.')"
@@ -226,35 +229,16 @@ class HadaptiveNet(BaseModule):
             matches = [name for name in ARCHITECTURES if _has_stages(name, stages)]
             hint = f"arch='{matches[0]}'" if matches else 'the arch it was trained with'
             raise ValueError(
-                f"the checkpoint does not fit HadaptiveNet(arch='{arch}'): {len(wrong)} tensors "
-                f'differ in shape, first {wrong[0]}. Use a checkpoint of this arch, or build the '
-                f'backbone with {hint}.'
+                f"the checkpoint does not fit {type(self).__name__}(arch='{arch}'): {len(wrong)} "
+                f'tensors differ in shape, first {wrong[0]}. Use a checkpoint of this arch, or '
+                f'build the backbone with {hint}.'
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-class _FixedRunningStatistics:
-    """Lets batch normalisations use the batch without counting it a second time."""
-
-    def __init__(self, module: nn.Module) -> None:
-        norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-        self.norms = [m for m in norms if m.track_running_stats]
-
-    def __enter__(self) -> None:
-        self.momenta = [norm.momentum for norm in self.norms]
-        self.counts = [norm.num_batches_tracked.clone() for norm in self.norms]
-        for norm in self.norms:
-            norm.momentum = 0.0
-
-    def __exit__(self, *exc_info: object) -> None:
-        for norm, momentum, count in zip(self.norms, self.momenta, self.counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
-
-
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """The contexts of the first forward pass and of the recomputation."""
-    return nullcontext(), _FixedRunningStatistics(block)
+    return nullcontext(), FixedRunningStatistics(block)
 
 
 def _has_stages(arch: str, shapes: Mapping[str, torch.Size]) -> bool:

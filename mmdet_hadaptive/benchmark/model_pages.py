@@ -135,7 +135,7 @@ def _load_model(path: Path) -> _Model:
         macs = count_costs(model.to('meta'), height, width).macs
     except RuntimeError as error:
         # There are no values on this device: what depends on them cannot be counted.
-        if 'meta tensors' not in str(error):
+        if 'meta tensor' not in str(error):
             raise
         macs = None
     return _Model(path, config, height, width, count_parameters(model), macs)

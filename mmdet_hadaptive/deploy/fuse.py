@@ -32,7 +32,8 @@ def fuse_for_inference(model: Model) -> Model:
     - Batch normalisations are folded into the convolutions before them, everywhere.
     - Of two convolutions in a row without anything between them, the second without padding, one
       is made: the stem and the first convolution of stage 1 (unless the stem is an output), and
-      the cheap and the depthwise convolution of Ghost bottlenecks of stride 2.
+      the cheap and the depthwise convolution of Ghost bottlenecks of stride 2, if their kernels are
+      2 x 2.
     - :class:`AdaptiveCrossHadamard` scores its channels from the mean of its input, and the
       scales of its products go into the depthwise kernels behind it.
 
@@ -89,14 +90,14 @@ def _fuse_stem(net: HadaptiveNet) -> None:
     last, first = net.stem[-1], net.stage1[0]
     if not (isinstance(last, ConvNormAct) and isinstance(first, ConvNormAct)):
         return
-    if not hasattr(last, 'act') and first.conv.padding == (0, 0) and _is_folded(last, first):
+    if not hasattr(last, 'act') and _can_follow(first.conv) and _is_folded(last, first):
         first.conv = _joined(last.conv, first.conv)
         net.stem[-1] = nn.Identity()
 
 
 def _fuse_bottleneck(block: AdaptiveBottleneck) -> None:
     expansion, depthwise, projection = block.expansion, block.depthwise, block.projection
-    if isinstance(expansion, GhostExpansion) and depthwise.conv.padding == (0, 0):
+    if isinstance(expansion, GhostExpansion) and _can_follow(depthwise.conv):
         weights, biases = depthwise.conv.weight.chunk(2), depthwise.conv.bias.chunk(2)
         primary, cheap = (
             _convolution(weight, bias, depthwise.conv.stride, groups=len(weight))
@@ -117,11 +118,20 @@ def _fuse_bottleneck(block: AdaptiveBottleneck) -> None:
         depthwise.conv = _convolution(
             F.pad(conv.weight, (0, 0, 0, 0, 0, 0, 0, surplus)) * scale,
             F.pad(conv.bias, (0, surplus)),
-            padding=conv.padding,
+            conv.stride,
+            conv.padding,
             groups=width,
         )
         conv = projection.conv
         projection.conv = _convolution(F.pad(conv.weight, (0, 0, 0, 0, 0, surplus)), conv.bias)
+
+
+def _can_follow(conv: nn.Conv2d) -> bool:
+    """Whether a convolution can be joined to the one before it.
+
+    It sees no border of zeros, and its windows lie side by side.
+    """
+    return conv.padding == (0, 0) and conv.kernel_size == conv.stride
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:

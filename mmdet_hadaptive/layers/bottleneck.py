@@ -10,9 +10,10 @@ from .conv import ConvNormAct
 class AdaptiveBottleneck(nn.Module):
     """Expansion, depthwise convolution, pointwise projection, and a residual where it fits.
 
-    Input (B, in_channels, H, W). Stride 1 keeps H and W; stride 2 uses a 2 x 2 depthwise kernel
-    without padding, so the output has floor(H / 2) x floor(W / 2). The input is added where the
-    stride is 1 and the channels match.
+    Input (B, in_channels, H, W). Stride 1 keeps H and W; with stride 2 the output has
+    floor(H / 2) x floor(W / 2), by a 2 x 2 depthwise kernel as in the paper, which has no padding,
+    or by an odd one, which has (:class:`ConvNormAct`). The input is added where the stride is 1 and
+    the channels match.
 
     Source: arXiv 2505.22226, section 3 (adaptive bottleneck).
 
@@ -22,8 +23,7 @@ class AdaptiveBottleneck(nn.Module):
         expansion: Widens the channels at the same size; its attribute ``out_channels`` says to
             how many (:class:`GhostExpansion`, :class:`AdaptiveCrossHadamard` or a 1x1
             :class:`ConvNormAct`).
-        kernel_size: Side length of the depthwise kernel in pixels: odd for stride 1, 2 for
-            stride 2.
+        kernel_size: Side length of the depthwise kernel in pixels: odd, or 2 where the stride is 2.
         stride: 1 or 2.
         norm_layer: Makes the normalisation for a number of channels.
 
@@ -43,8 +43,8 @@ class AdaptiveBottleneck(nn.Module):
         super().__init__()
         if stride not in (1, 2):
             raise ValueError(f'stride must be 1 or 2, got {stride}')
-        if stride == 2 and kernel_size != 2:
-            raise ValueError(f'kernel_size must be 2 where stride is 2, got {kernel_size}')
+        if stride == 2 and kernel_size != 2 and kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be 2 or odd where stride is 2, got {kernel_size}')
         width = expansion.out_channels
         self.add_input = stride == 1 and in_channels == out_channels
         self.expansion = expansion

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class ConvNormAct(nn.Sequential):
     """Convolution without bias, normalisation, and Hardswish unless switched off.
 
-    Input (B, in_channels, H, W), output (B, out_channels, H', W'). A stride of 1 keeps the size
-    (padding (kernel_size - 1) / 2); a larger stride has no padding, so that an odd side length
-    loses its last row or column (arXiv 2505.22226, architecture tables).
+    Input (B, in_channels, H, W), output (B, out_channels, H', W'). A stride of 1 keeps the size. A
+    larger one divides it and rounds down where the kernel is odd or as long as the stride, so that
+    all of these kernels are alike in the size of their output. Odd kernels have padding
+    (kernel_size - 1) / 2, even ones have none. What does not fill the last step of the stride is
+    left out: with the 2 x 2 kernels of stride 2 in the paper's tables (arXiv 2505.22226) an odd
+    side length loses its last row or column, and the same is cut off before an odd kernel, which
+    would otherwise put out one row or column more.
 
     Args:
         in_channels: Channels of the input.
@@ -50,7 +54,7 @@ class ConvNormAct(nn.Sequential):
                 out_channels,
                 kernel_size,
                 stride,
-                padding=(kernel_size - 1) // 2 if stride == 1 else 0,
+                padding=(kernel_size - 1) // 2 if kernel_size % 2 else 0,
                 groups=groups,
                 bias=False,
             ),
@@ -58,3 +62,13 @@ class ConvNormAct(nn.Sequential):
         self.add_module('norm', norm_layer(out_channels))
         if act:
             self.add_module('act', nn.Hardswish(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H', W')."""
+        # Asked of the convolution, in whose place a fused one may be.
+        stride = self.conv.stride[0]
+        if stride > 1 and self.conv.kernel_size[0] % 2:
+            height, width = x.shape[-2:]
+            if height % stride or width % stride:
+                x = x[..., : height // stride * stride, : width // stride * stride]
+        return super().forward(x)

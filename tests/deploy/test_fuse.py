@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hadaptive_runtime.onnx_session import create_session
-from mmdet_hadaptive.backbones import HadaptiveNet
+from mmdet_hadaptive.backbones import HadaptiveNet, HadaptiveSearchNet
 from mmdet_hadaptive.deploy import fuse_for_inference
 from mmdet_hadaptive.layers import AdaptiveBottleneck, AdaptiveCrossHadamard, DySoft
 
@@ -89,6 +89,53 @@ def test_outputs_are_equal(options, size, batch):
     assert_equal(fuse_for_inference(net)(image), net(image))
 
 
+def of_stride_two(kind, kernel, stem_kernel):
+    extra = dict(
+        conv=dict(act=True),
+        ghost=dict(expand=2),
+        pointwise=dict(width=20),
+        ach=dict(num_selected=4, product_norm='BN'),
+    )
+    first = dict(type='conv', channels=8, kernel=stem_kernel, stride=2, act=False)
+    second = dict(type=kind, channels=12, kernel=kernel, stride=2, **extra[kind])
+    net = HadaptiveNet(dict(stages=[[first], [second]], final_channels=4), out_indices=(1, 2))
+    net.init_weights()
+    return trained(net)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('stem_kernel', [2, 3])
+@pytest.mark.parametrize('kernel', [1, 2, 3, 5])
+@pytest.mark.parametrize('kind', ['conv', 'ghost', 'pointwise', 'ach'])
+def test_kernels_of_stride_two(kind, kernel, stem_kernel):
+    net = of_stride_two(kind, kernel, stem_kernel)
+    fused = fuse_for_inference(net)
+    # All remainders of the total stride.
+    for height, width in ((12, 13), (14, 15), (15, 12)):
+        image = torch.randn(2, 3, height, width)
+        assert_equal(fused(image), net(image))
+
+
+@torch.no_grad()
+def test_a_border_of_zeros_keeps_convolutions_apart():
+    conv = dict(type='conv', channels=8, act=False, kernel=3)
+    table = dict(stages=[[dict(conv, stride=1)], [dict(conv, stride=3)]], final_channels=4)
+    net = HadaptiveNet(table, out_indices=(1,))
+    net.init_weights()
+    image = torch.randn(1, 3, 12, 14)
+    assert_equal(fuse_for_inference(trained(net))(image), net(image))
+
+
+@torch.no_grad()
+def test_a_search_net():
+    net = HadaptiveSearchNet('small', out_indices=(2, 3))
+    net.init_weights()
+    net.logits.uniform_()
+    trained(net)
+    image = torch.randn(1, 3, 61, 48)
+    assert_equal(fuse_for_inference(net)(image), net(image))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize('arch', ['small', 'medium', 'large', 'small-pointwise'])
 def test_networks(arch):
@@ -103,7 +150,7 @@ def test_networks(arch):
     # The first convolution of stage 1 has taken the stem in.
     assert fused.stage1[0].conv.kernel_size == (4, 4)
     widths = [m.depthwise.conv.groups for m in fused.modules() if is_adaptive(m)]
-    assert widths
+    assert bool(widths) == (not arch.endswith('pointwise'))
     assert all(width % 8 == 0 for width in widths)
 
 

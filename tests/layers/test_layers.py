@@ -69,11 +69,12 @@ def test_ghost_halves():
     height=st.integers(2, 11),
     width=st.integers(2, 11),
     stride=st.sampled_from([1, 2]),
+    kernel=st.sampled_from([2, 3, 5]),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
 )
-def test_bottleneck_shapes(height, width, stride, dtype):
+def test_bottleneck_shapes(height, width, stride, kernel, dtype):
     expansion = AdaptiveCrossHadamard(6, 3)
-    kernel = 2 if stride == 2 else 5
+    kernel = 5 if stride == 1 else kernel
     block = AdaptiveBottleneck(6, 8, expansion, kernel, stride).to(dtype)
     y = block(torch.randn(2, 6, height, width, dtype=dtype))
     assert y.shape == (2, 8, height // stride, width // stride)
@@ -97,9 +98,10 @@ def test_residual_only_where_it_fits(out_channels, stride, adds):
 
 @pytest.mark.parametrize(
     ('kernel_size', 'expected'),
-    [(2, [[12.0, 20.0], [52.0, 60.0]]), (3, [[54.0, 72.0], [144.0, 162.0]])],
+    # The last row and column are seen by neither; before the first ones the odd kernel has zeros.
+    [(2, [[12.0, 20.0], [52.0, 60.0]]), (3, [[12.0, 27.0], [63.0, 108.0]])],
 )
-def test_stride_two_does_not_pad(kernel_size, expected):
+def test_stride_two_pads_odd_kernels_only(kernel_size, expected):
     conv = ConvNormAct(1, 1, kernel_size, 2, act=False).eval()
     with torch.no_grad():
         conv.conv.weight.fill_(1.0)
@@ -115,7 +117,7 @@ def test_wrong_arguments():
         ECAScorer(4)
     with pytest.raises(ValueError, match='stride must be 1 or 2, got 3'):
         AdaptiveBottleneck(4, 4, GhostExpansion(4, 8), 3, 3)
-    with pytest.raises(ValueError, match='kernel_size must be 2 where stride is 2, got 3'):
-        AdaptiveBottleneck(4, 4, GhostExpansion(4, 8), 3, 2)
+    with pytest.raises(ValueError, match='kernel_size must be 2 or odd where stride is 2, got 4'):
+        AdaptiveBottleneck(4, 4, GhostExpansion(4, 8), 4, 2)
     with pytest.raises(ValueError, match='kernel_size must be odd where stride is 1, got 2'):
         ConvNormAct(4, 4, 2)
