@@ -55,6 +55,14 @@ def main() -> None:
         'default 1e-3',
     )
     parser.add_argument(
+        '--int8',
+        type=float,
+        nargs='?',
+        const=1e-2,
+        metavar='LOSS',
+        help='compute with 8-bit integers; the validation mAP may fall by LOSS, default 1e-2',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
     )
     args = vars(parser.parse_args())
@@ -70,6 +78,8 @@ def main() -> None:
     for name, shape in report.output_shapes.items():
         print(f'{name:9} {shape}')
     print(f'largest difference from PyTorch on {report.image}: {report.difference:.1e}')
+    if report.quantization:
+        print(report.quantization)
     mebibytes = sum(file.stat().st_size for file in report.files) / 2**20
     print(f'written: {", ".join(map(str, report.files))} ({mebibytes:.1f} MiB)')
 
