@@ -18,7 +18,7 @@ else
 endif
 READY := $(VENV)/setup-complete
 
-.PHONY: setup demo test soak soak-processes lint clean
+.PHONY: setup demo test test-litert soak soak-processes lint clean
 
 setup: $(READY)
 
@@ -33,6 +33,14 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		$(PYTEST_ARGS)
+
+# Not a part of test: the converter takes 0.9 GB.
+test-litert: $(VENV)/litert-complete
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/export/test_formats.py -k litert $(PYTEST_ARGS)
+
+$(VENV)/litert-complete: $(READY) requirements-litert.txt
+	$(VENV)/bin/python -m pip install --no-deps --requirement requirements-litert.txt
+	@touch $@
 
 soak: $(READY)
 	$(VENV)/bin/python tests/faults/soak.py

@@ -16,6 +16,7 @@ _RUNTIMES = {
     'ncnn': ('ncnn', 'ncnn', 'ncnn'),
     'opencv': ('OpenCV', 'cv2', 'opencv-python'),
     'executorch': ('ExecuTorch', 'executorch', 'executorch'),
+    'litert': ('LiteRT', 'ai_edge_litert', 'ai-edge-litert'),
 }
 
 

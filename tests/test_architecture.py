@@ -18,6 +18,7 @@ RUNTIME_LIBRARIES = {
     'onnx_session': {'onnxruntime'},
     'openvino_session': {'openvino'},
     'ncnn_session': {'ncnn'},
+    'litert_session': {'ai_edge_litert'},
     # Its Python interface takes and gives tensors.
     'executorch_session': {'executorch', 'torch'},
 }

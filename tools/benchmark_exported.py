@@ -16,6 +16,11 @@ def main() -> None:
     parser.add_argument('files', type=Path, nargs='+', help='of tools/export.py')
     parser.add_argument('--threads', type=int, default=1, help='default 1')
     parser.add_argument('--rounds', type=int, default=50, help='timed images of each, default 50')
+    parser.add_argument(
+        '--processor-time',
+        action='store_true',
+        help="instead of the clock's: for one thread on a busy machine",
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/benchmark_exported'))
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
@@ -23,7 +28,9 @@ def main() -> None:
     config.merge_from_dict(args.cfg_options)
     torch.set_num_threads(args.threads)
     try:
-        costs = benchmark_exported(config, args.files, args.work_dir, args.threads, args.rounds)
+        costs = benchmark_exported(
+            config, args.files, args.work_dir, args.threads, args.rounds, args.processor_time
+        )
     except (ValueError, OSError) as error:
         raise SystemExit(f'error: {error}') from error
     print('| file | format | mAP | ms | ratio to the first (quartiles) | MB |')

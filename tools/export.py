@@ -63,6 +63,14 @@ def main() -> None:
         help='for web: the package (.tgz) or its folder, if npm is not to download it',
     )
     parser.add_argument(
+        '--int8',
+        type=float,
+        nargs='?',
+        const=1e-2,
+        metavar='LOSS',
+        help='compute with 8-bit integers; the validation mAP may fall by LOSS, default 1e-2',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
     )
     args = vars(parser.parse_args())
@@ -78,6 +86,8 @@ def main() -> None:
     for name, shape in report.output_shapes.items():
         print(f'{name:9} {shape}')
     print(f'largest difference from PyTorch on {report.image}: {report.difference:.1e}')
+    if report.quantization:
+        print(report.quantization)
     mebibytes = sum(file.stat().st_size for file in report.files) / 2**20
     written = [args['out']] if args['format'] == 'web' else report.files
     print(f'written: {", ".join(map(str, written))} ({mebibytes:.1f} MiB)')

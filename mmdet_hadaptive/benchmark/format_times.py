@@ -68,7 +68,11 @@ def _export(entry: Entry, format: str, file: Path) -> None:
 
 
 def measure_formats(
-    files: Mapping[tuple[str, str], Path], entries: Iterable[Entry], threads: int, rounds: int
+    files: Mapping[tuple[str, str], Path],
+    entries: Iterable[Entry],
+    threads: int,
+    rounds: int,
+    processor_time: bool = False,
 ) -> tuple[Times, list[str]]:
     """Times exported detectors by turns, each in a process of its own, one image at a time.
 
@@ -77,6 +81,8 @@ def measure_formats(
         entries: Of which they are.
         threads: How many compute.
         rounds: Timed calls of each.
+        processor_time: Whether the times are the processor's, see
+            :func:`~hadaptive_runtime.timing.time_in_turn`.
 
     Returns:
         The seconds of each round, and for each one that cannot be run the reason.
@@ -96,6 +102,7 @@ def measure_formats(
         rounds,
         whole=False,
         failures=failures,
+        processor_time=processor_time,
     )
     times = {keys[text]: values for text, values in seconds.items()}
     return times, [str(error) for error in failures.values()]

@@ -18,7 +18,7 @@ from .formats import FORMATS  # noqa: E402
 from .model_file import encode_model  # noqa: E402
 from .network import ExportNetwork  # noqa: E402
 from .preprocessing import read_preprocessing  # noqa: E402
-from .quantize import QuantizationReport, quantize_onnx  # noqa: E402
+from .quantization import QuantizationReport  # noqa: E402
 from .support import MODES  # noqa: E402
 
 __all__ = [
@@ -35,6 +35,5 @@ __all__ = [
     'encode_model',
     'evaluate_exported',
     'export_detector',
-    'quantize_onnx',
     'read_preprocessing',
 ]

@@ -23,6 +23,7 @@ from .formats import FORMATS, check_request
 from .images import first_test_image, run_pipeline
 from .network import ExportNetwork
 from .preprocessing import read_preprocessing, set_input_size
+from .quantization import QuantizationReport, quantize_exported
 from .support import Mode
 from .suppression import describe_nms
 from .web_page import read_web_page
@@ -44,6 +45,8 @@ class ExportReport:
         difference: The largest absolute difference between their outputs. Of mode 'nms', between
             a detection of one and the nearest of the same class of the other, in pixels or score.
         pruning: What was removed from the detector before; None if it was not pruned.
+        quantization: What INT8 cost; None if it computes in float32. The difference is that of the
+            model before.
     """
 
     file: Path
@@ -53,6 +56,7 @@ class ExportReport:
     image: str
     difference: float
     pruning: PruningReport | None = None
+    quantization: QuantizationReport | None = None
 
 
 def export_detector(
@@ -71,6 +75,7 @@ def export_detector(
     tolerance: float = 1e-3,
     prune: float | None = None,
     onnxruntime_web: Path | None = None,
+    int8: float | None = None,
 ) -> ExportReport:
     """Exports a detector, runs it beside PyTorch on an image, and writes it if they agree.
 
@@ -106,13 +111,15 @@ def export_detector(
             training images; None for a detector with all of its products.
         onnxruntime_web: For format 'web', the package or its folder; by default it comes from npm
             (:func:`find_onnxruntime_web`).
+        int8: How much mAP may be lost on the config's validation data by computing with 8-bit
+            integers (:func:`quantize_exported`), after the comparison; None for float32.
 
     Returns:
         What was written.
 
     Raises:
         ExportError: If the detector cannot be exported, the checkpoint or the image cannot be
-            used, it cannot be pruned, or the outputs differ. Nothing is written.
+            used, it cannot be pruned or quantised, or the outputs differ. Nothing is written.
         OSError: If a file cannot be read or written.
     """
     writer = FORMATS.get(format)
@@ -122,7 +129,7 @@ def export_detector(
         raise ExportError(f'exporter must be one of {", ".join(EXPORTERS)}, got {exporter!r}')
     if batch is not None and batch < 1:
         raise ExportError(f'the batch must be at least 1, or None for a dynamic one, got {batch}')
-    check_request(writer, out, mode, batch)
+    check_request(writer, out, mode, batch, int8 is not None)
     page = read_web_page(onnxruntime_web) if writer.model else {}
     if size is not None:
         set_input_size(config, *size)
@@ -153,6 +160,9 @@ def export_detector(
         expected = run_detector(detector, mode, preprocessing, images)
         difference = compare_outputs(expected, actual, image, tolerance, writer.runtime)
         shapes = {name: value.shape for name, value in session.run(inputs).items()}
+        quantization = None
+        if int8 is not None:
+            quantization = quantize_exported(config, made, metadata, batch, writer.quantize, int8)
         content = {path.name: path.read_bytes() for path in sorted(made.parent.iterdir())}
     if writer.model:
         content |= page
@@ -170,6 +180,7 @@ def export_detector(
         image=image,
         difference=difference,
         pruning=pruning,
+        quantization=quantization,
     )
 
 

@@ -12,6 +12,7 @@ from hadaptive_runtime import ExportError
 from . import writers
 from .conversion import Conversion
 from .network import ExportNetwork
+from .quantization import Quantizer, quantize_onnx, quantize_openvino
 from .support import Mode
 from .web_page import MODEL, check_web_folder
 
@@ -29,6 +30,7 @@ class Format:
         takes_batches: Whether more than one image at a time can be taken.
         has_modes: Whether there is something else than detections.
         model: Name of the model, if users name a folder for a page and not a file.
+        quantize: Makes a file compute with 8-bit integers; None if that is not offered.
     """
 
     runtime: str
@@ -38,9 +40,12 @@ class Format:
     takes_batches: bool = False
     has_modes: bool = False
     model: str = ''
+    quantize: Quantizer | None = None
 
 
-def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> None:
+def check_request(
+    format: Format, out: Path, mode: Mode, batch: int | None, quantized: bool = False
+) -> None:
     """Checks what is asked of a format.
 
     Args:
@@ -48,6 +53,7 @@ def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> N
         out: The file or folder to write.
         mode: Of the network.
         batch: Images at a time; None for any number.
+        quantized: Whether it is to compute with 8-bit integers.
 
     Raises:
         ExportError: If the format does not have it, or the file would be taken for another.
@@ -69,6 +75,17 @@ def check_request(format: Format, out: Path, mode: Mode, batch: int | None) -> N
             f'for {format.runtime} one image at a time is exported, got a batch of '
             f'{batch or "any size"}: use --batch 1, or --format onnx'
         )
+    if quantized and format.quantize is None:
+        offered = [name for name, other in FORMATS.items() if other.quantize is not None]
+        raise ExportError(
+            f'INT8 is not offered for {format.runtime}: leave out --int8, or use --format '
+            f'{" or ".join(offered)}'
+        )
+    if quantized and mode != 'nms':
+        raise ExportError(
+            f'INT8 is compared by its mAP, which mode {mode!r} does not give: leave out --int8, or '
+            "use mode 'nms'"
+        )
 
 
 FORMATS: dict[str, Format] = {
@@ -79,12 +96,19 @@ FORMATS: dict[str, Format] = {
         has_nms=True,
         takes_batches=True,
         has_modes=True,
+        quantize=quantize_onnx,
     ),
     'openvino': Format(
-        'OpenVINO', '.xml', writers.write_openvino, has_nms=True, takes_batches=True
+        'OpenVINO',
+        '.xml',
+        writers.write_openvino,
+        has_nms=True,
+        takes_batches=True,
+        quantize=quantize_openvino,
     ),
     'ncnn': Format('ncnn', '.param', writers.write_ncnn),
     'opencv': Format('OpenCV', '.onnx', writers.write_opencv),
     'executorch': Format('ExecuTorch', '.pte', writers.write_executorch),
     'web': Format('ONNX Runtime Web', '', writers.write_onnx, has_nms=True, model=MODEL),
+    'litert': Format('LiteRT', '.tflite', writers.write_litert),
 }

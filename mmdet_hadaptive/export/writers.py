@@ -48,11 +48,11 @@ def write_openvino(
     conversion: Conversion,
 ) -> None:
     """Writes .xml and .bin, with float32 weights, by way of ONNX."""
-    openvino = _import('openvino')
+    openvino = import_package('openvino')
     model = _convert(network, inputs, metadata, conversion)
     read = openvino.Core().read_model(model.SerializeToString())
     openvino.save_model(read, file, compress_to_fp16=False)
-    _write_sidecar(file, ('.xml', '.bin'), 'openvino', metadata, conversion.batch)
+    write_sidecar(file, ('.xml', '.bin'), 'openvino', metadata, conversion.batch)
 
 
 def write_ncnn(
@@ -63,7 +63,7 @@ def write_ncnn(
     conversion: Conversion,
 ) -> None:
     """Writes .param and .bin, with float32 weights, by way of TorchScript and pnnx."""
-    pnnx = _import('pnnx')
+    pnnx = import_package('pnnx')
     shapes, traced = _trace(_portable(network), inputs)
     with TemporaryDirectory() as folder:
         traced.save(f'{folder}/net.pt')
@@ -81,7 +81,7 @@ def write_ncnn(
         for suffix, path in made.items():
             file.with_suffix(suffix).write_bytes(path.read_bytes())
     metadata = {**metadata, 'outputs': dict(zip(network.output_names, shapes, strict=True))}
-    _write_sidecar(file, tuple(made), 'ncnn', metadata)
+    write_sidecar(file, tuple(made), 'ncnn', metadata)
 
 
 def write_opencv(
@@ -99,7 +99,7 @@ def write_opencv(
     options.optimized_model_filepath = str(file)
     content = model.SerializeToString()
     onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-    _write_sidecar(file, ('.onnx',), 'opencv', metadata)
+    write_sidecar(file, ('.onnx',), 'opencv', metadata)
 
 
 def write_executorch(
@@ -110,8 +110,8 @@ def write_executorch(
     conversion: Conversion,
 ) -> None:
     """Writes .pte for the processor, by XNNPACK as far as that goes."""
-    exir = _import('executorch.exir')
-    xnnpack = _import('executorch.backends.xnnpack.partition.xnnpack_partitioner')
+    exir = import_package('executorch.exir')
+    xnnpack = import_package('executorch.backends.xnnpack.partition.xnnpack_partitioner')
     # ExecuTorch refuses channels_last, and any stride of zero, as NumPy gives to a batch of one.
     network = network.to(memory_format=torch.contiguous_format)
     inputs = inputs.clone(memory_format=torch.contiguous_format)
@@ -130,7 +130,31 @@ def write_executorch(
             ) from error
     file.write_bytes(content)
     metadata = {**metadata, 'outputs': network.output_names}
-    _write_sidecar(file, ('.pte',), 'executorch', metadata)
+    write_sidecar(file, ('.pte',), 'executorch', metadata)
+
+
+def write_litert(
+    network: ExportNetwork,
+    inputs: Tensor,
+    file: Path,
+    metadata: Mapping[str, Any],
+    conversion: Conversion,
+) -> None:
+    """Writes .tflite."""
+    litert = import_package('litert_torch', 'pip install --no-deps -r requirements-litert.txt')
+    litert.config.show_progress = False
+    network = network.to(memory_format=torch.contiguous_format)
+    inputs = inputs.clone(memory_format=torch.contiguous_format)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            content = litert.convert(network, (inputs,)).model_content()
+        except Exception as error:  # of many kinds
+            raise ExportError(
+                f'LiteRT cannot convert the detector ({first_line(error)}): use another --format'
+            ) from error
+    file.write_bytes(content)
+    write_sidecar(file, ('.tflite',), 'litert', {**metadata, 'outputs': network.output_names})
 
 
 def _convert(
@@ -162,20 +186,43 @@ def _trace(
         return shapes, torch.jit.trace(network, inputs, check_trace=False)
 
 
-def _import(module: str) -> ModuleType:
+def import_package(module: str, remedy: str | None = None) -> ModuleType:
+    """Imports what a format needs.
+
+    Args:
+        module: Its dotted name.
+        remedy: How it is installed, if not by the name of its package.
+
+    Returns:
+        The module.
+
+    Raises:
+        ExportError: If its package is not installed.
+    """
     try:
         return import_module(module)
     except ImportError as error:
         package = module.partition('.')[0]
-        raise ExportError(f'{package} is not installed: pip install {package}') from error
+        raise ExportError(
+            f'{package} is not installed: {remedy or f"pip install {package}"}'
+        ) from error
 
 
-def _write_sidecar(
+def write_sidecar(
     file: Path,
     suffixes: tuple[str, ...],
     format: str,
     metadata: Mapping[str, Any],
     batch: int | None = 1,
 ) -> None:
+    """Writes the metadata beside a model.
+
+    Args:
+        file: One of the model's files.
+        suffixes: Of all of them.
+        format: The name of the format.
+        metadata: What else there is to say.
+        batch: Images at a time; None for any number.
+    """
     content = encode_sidecar({'format': format, 'batch': batch, **metadata}, file, suffixes)
     file.with_suffix('.json').write_text(content)

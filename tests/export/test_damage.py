@@ -2,7 +2,6 @@
 
 import io
 import runpy
-import shutil
 import zipfile
 
 import cv2
@@ -16,11 +15,7 @@ from PIL import Image
 from hadaptive_runtime import Preprocessing, load_exported
 from hadaptive_runtime.images import read_image
 from hadaptive_runtime.onnx_session import create_session
-from mmdet_hadaptive.export import (
-    ExportError,
-    export_detector,
-    quantize_onnx,
-)
+from mmdet_hadaptive.export import ExportError
 from mmdet_hadaptive.export.checkpoint import load_detector
 from mmdet_hadaptive.export.images import run_pipeline
 
@@ -216,7 +211,6 @@ def test_the_tools_print_one_line(untrained, tmp_path, monkeypatch, pytestconfig
         ('export', [checkpoint, out], checkpoint),
         ('export', [tmp_path / 'nowhere.pth', out], 'nowhere.pth'),
         ('export', [untrained[1], out, '--image', image], image),
-        ('quantize_onnx', [damaged, out], damaged),
         ('validate', [damaged, '--work-dir', tmp_path], damaged),
         ('validate', [tmp_path / 'nowhere.onnx', '--work-dir', tmp_path], 'nowhere.onnx'),
     ]:
@@ -224,16 +218,4 @@ def test_the_tools_print_one_line(untrained, tmp_path, monkeypatch, pytestconfig
         with pytest.raises(SystemExit) as error:
             runpy.run_path(str(pytestconfig.rootpath / f'tools/{tool}.py'), run_name='__main__')
         assert is_one_line(error.value, culprit)
-    assert not out.exists()
-
-
-def test_quantisation_measures_on_no_truncated_image(untrained, tmp_path):
-    root = shutil.copytree(untrained[0], tmp_path / 'data')
-    file, out = tmp_path / 'float.onnx', tmp_path / 'out.onnx'
-    export_detector(small_config(root), untrained[1], file, mode='backbone', exporter='torchscript')
-    image = sorted((root / 'train').iterdir())[0]
-    image.write_bytes(image.read_bytes()[:1000])
-    with pytest.raises(ExportError, match='does not pass the test pipeline') as error:
-        quantize_onnx(small_config(root), file, out)
-    assert is_one_line(error.value, image)
     assert not out.exists()

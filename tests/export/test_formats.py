@@ -17,14 +17,25 @@ from hadaptive_runtime.model_file import encode_sidecar
 from hadaptive_runtime.suppression import choose_detections
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
 from mmdet_hadaptive.deploy.layers import SelectedProducts
-from mmdet_hadaptive.export import FORMATS, ExportedDetector, ExportError, export_detector
+from mmdet_hadaptive.export import (
+    FORMATS,
+    ExportedDetector,
+    ExportError,
+    benchmark_exported,
+    export_detector,
+)
 from mmdet_hadaptive.export.conversion import Conversion
 from mmdet_hadaptive.export.writers import write_executorch
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 
 from .conftest import on_training_images, small_config
 
-PACKAGES = {'onnx': [], 'opencv': [], 'ncnn': ['ncnn', 'pnnx']}
+PACKAGES = {
+    'onnx': [],
+    'opencv': [],
+    'ncnn': ['ncnn', 'pnnx'],
+    'litert': ['litert_torch', 'ai_edge_litert'],
+}
 # A page has an ONNX file and is tested beside.
 FILES = [name for name in FORMATS if name != 'web']
 OTHERS = [name for name in FILES if name != 'onnx']
@@ -259,3 +270,16 @@ def test_formats_are_benchmarked(trained, export, tmp_path, monkeypatch, pytestc
     monkeypatch.setattr('sys.argv', list(map(str, [*command[:2], *files, *files])))
     with pytest.raises(SystemExit, match='name each file once'):
         runpy.run_path(tool, run_name='__main__')
+
+
+def test_an_evaluation_that_dies_is_named_with_its_signal(trained, export, tmp_path, monkeypatch):
+    # As a runtime's threads may end a process, without a message of Python's; only the evaluation
+    # reads this config again.
+    (tmp_path / 'deadly.py').write_text('import os\nos.abort()\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    config = small_config(trained[0])
+    config.custom_imports = dict(imports=['deadly'])
+    file = export('opencv').file
+    with pytest.raises(ExportError, match=rf'{file}: .* evaluated it ended \(SIGABRT\)') as error:
+        benchmark_exported(config, [file], tmp_path, rounds=1)
+    assert '\n' not in str(error.value)

@@ -48,6 +48,11 @@ def main() -> None:
         help='keeps the exported detectors; what is there is not exported again',
     )
     parser.add_argument(
+        '--processor-time',
+        action='store_true',
+        help="of --formats, not the clock's: for one thread on a busy machine",
+    )
+    parser.add_argument(
         '--prune',
         nargs='+',
         default=[],
@@ -112,7 +117,9 @@ def compare_runtimes(
         files = export_entries(entries, args.formats, args.exported)
         if not args.rounds:
             raise SystemExit(f'exported into {args.exported}')
-        times, failures = measure_formats(files, entries, args.threads, args.rounds)
+        times, failures = measure_formats(
+            files, entries, args.threads, args.rounds, args.processor_time
+        )
     except (ExportError, OSError) as error:
         raise SystemExit(f'error: {error}') from error
     for failure in failures:
