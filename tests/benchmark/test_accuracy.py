@@ -238,7 +238,7 @@ def test_the_tool_hands_on_what_the_command_line_says(monkeypatch, tmp_path, cap
     runpy.run_path(str(ROOT / 'tools/development/run_benchmark.py'), run_name='__main__')
     ((runs, folder, jobs, gpus),) = calls
     assert (folder, jobs, gpus) == (tmp_path / 'bccd', 3, 2)
-    names = ['ssdlite_hadaptive-s_bccd', 'ssdlite_mobilenetv2_bccd']
+    names = [f'ssdlite_{n}_bccd' for n in ('hadaptive-s', 'hadaptive-s-pointwise', 'mobilenetv2')]
     assert [(run.config.stem, run.seed) for run in runs] == [(n, s) for s in (0, 1) for n in names]
     for run in runs:
         assert run.options[0] == 'a=1'

@@ -1,5 +1,7 @@
 """Videos and cameras in tools/predict.py."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -105,6 +107,8 @@ def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, c
 
         def read(self):
             self.count += 1
+            # Several frames of a camera of 1,000 a second.
+            time.sleep(0.003)
             if self.count > 4:
                 monkeypatch.setattr(cv2, 'VideoCapture', capture_class)
                 raise KeyboardInterrupt

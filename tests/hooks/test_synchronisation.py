@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_hadaptive.backbones import HadaptiveNet
 from mmdet_hadaptive.hooks import SelectionHook, StopOnInvalidLossHook
+from mmdet_hadaptive.search import ArchitectureSearchHook
 
 READ = torch.ops.aten._local_scalar_dense.default
 INTERVAL = 3
@@ -94,6 +95,8 @@ def test_no_other_hook_of_ours_does_anything_in_an_iteration():
             hooks |= {hook.type for hook in (*config.custom_hooks, config.default_hooks.checkpoint)}
     ours = {HOOKS.get(name) for name in hooks}
     ours = {hook for hook in ours if hook.__module__.startswith('mmdet_hadaptive.')}
+    # Each iteration of a search waits for the device anyway: it computes what was drawn.
+    ours.remove(ArchitectureSearchHook)
     assert len(ours) == 5
     active = {
         hook

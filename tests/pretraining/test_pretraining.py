@@ -15,13 +15,16 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, init_default_scope
 from short_training import SHORT_TRAINING
 
-from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES
+from mmdet_hadaptive.backbones import ARCHITECTURES
 
 ROOT = Path(__file__).parents[2]
 IN1K = ROOT / 'configs/pretrain/hadaptive-s_8xb128-300e_in1k.py'
 SSDLITE = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
+# What a search finds starts from scratch.
 DETECTORS = sorted(
-    path for path in ROOT.glob('configs/*/*hadaptive-*.py') if path.parent != IN1K.parent
+    path
+    for path in ROOT.glob('configs/*/*hadaptive-*.py')
+    if path.parent.name not in ('pretrain', 'search')
 )
 
 
@@ -154,8 +157,11 @@ def classifiers(tmp_path_factory):
     """For each architecture a classifier and its checkpoint."""
     folder = tmp_path_factory.mktemp('classifiers')
     made = {}
-    for arch in PUBLISHED_ARCHITECTURES:
-        _, model = classifier(IN1K.with_name(f'hadaptive-{arch[0]}_8xb128-300e_in1k.py'))
+    for arch in ARCHITECTURES:
+        config = Config.fromfile(IN1K.with_name(f'hadaptive-{arch[0]}_8xb128-300e_in1k.py'))
+        config.model.backbone.arch = arch
+        init_default_scope(config.default_scope)
+        model = MODELS.build(config.model)
         for name, buffer in model.named_buffers():
             if name.endswith('running_var'):
                 buffer.uniform_(0.1, 1)
