@@ -54,7 +54,8 @@ def export(trained, tmp_path_factory):
             pytest.skip('set HADAPTIVE_EXECUTORCH=1 to convert a whole detector')
         for package in PACKAGES.get(name, [name]):
             if find_spec(package) is None:
-                pytest.skip(f'{package} is not installed')
+                how = 'make test-litert' if name == 'litert' else 'pip install it'
+                pytest.skip(f'{package} is not installed: {how}')
         if name not in made:
             out = folder / f'{name}{FORMATS[name].suffix}'
             made[name] = export_detector(
