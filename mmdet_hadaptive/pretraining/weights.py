@@ -20,7 +20,7 @@ def pretrained_checkpoint(name: str) -> str:
     In configs, and wherever MMEngine takes a checkpoint, ``hadaptive://NAME`` stands for it.
 
     Args:
-        name: As in docs/weights.md, such as 'small-pointwise_tiny-imagenet'.
+        name: As in docs/weights.md, such as 'ssdlite_small-pointwise_bccd'.
 
     Returns:
         The path.
