@@ -33,28 +33,35 @@ _PRODUCT_NORMS = ('DySoft', 'BN')
 _ACH_KEYS = {'straight_through', 'selection', 'adapt_temperature', 'product_norm'}
 
 
-def _conv(channels: int, kernel: int, stride: int = 1, act: bool = True) -> Block:
+def conv(channels: int, kernel: int, stride: int = 1, act: bool = True) -> Block:
+    """A convolution."""
     return dict(type='conv', channels=channels, kernel=kernel, stride=stride, act=act)
 
 
-def _ghost(channels: int, expand: int, kernel: int) -> Block:
-    # Every stride-2 depthwise convolution of the paper has a 2 x 2 kernel, and no other has.
-    stride = 2 if kernel == 2 else 1
+def ghost(channels: int, expand: int, kernel: int, stride: int | None = None) -> Block:
+    """A Ghost bottleneck; as in the paper 2 x 2 kernels have a stride of 2, others of 1."""
+    stride = stride or (2 if kernel == 2 else 1)
     return dict(type='ghost', channels=channels, expand=expand, kernel=kernel, stride=stride)
 
 
-def _pointwise(channels: int, width: int, kernel: int) -> Block:
-    return dict(type='pointwise', channels=channels, width=width, kernel=kernel)
+def pointwise(channels: int, width: int, kernel: int, stride: int = 1) -> Block:
+    """An inverted bottleneck."""
+    block = dict(type='pointwise', channels=channels, width=width, kernel=kernel)
+    return block if stride == 1 else block | dict(stride=stride)
 
 
-def _ach(channels: int, num_selected: int, kernel: int, product_norm: str = 'DySoft') -> Block:
-    return dict(
+def ach(
+    channels: int, num_selected: int, kernel: int, product_norm: str = 'DySoft', stride: int = 1
+) -> Block:
+    """An ACH bottleneck."""
+    block = dict(
         type='ach',
         channels=channels,
         num_selected=num_selected,
         kernel=kernel,
         product_norm=product_norm,
     )
+    return block if stride == 1 else block | dict(stride=stride)
 
 
 def _table(*stages: list[Block]) -> dict[str, Any]:
@@ -64,50 +71,50 @@ def _table(*stages: list[Block]) -> dict[str, Any]:
 
 def _small(wide3: Block, wide4: Block) -> dict[str, Any]:
     return _table(
-        [_conv(32, 2, stride=2, act=False)],
-        [_conv(48, 2, stride=2), _conv(32, 1)],
-        [_ghost(64, 4, 2), _ghost(64, 2, 3)],
-        [_ghost(96, 4, 2), wide3, wide3, _ghost(96, 2, 5), wide3, wide3],
-        [_ghost(128, 6, 2), wide4, wide4],
+        [conv(32, 2, stride=2, act=False)],
+        [conv(48, 2, stride=2), conv(32, 1)],
+        [ghost(64, 4, 2), ghost(64, 2, 3)],
+        [ghost(96, 4, 2), wide3, wide3, ghost(96, 2, 5), wide3, wide3],
+        [ghost(128, 6, 2), wide4, wide4],
     )
 
 
 def _medium(wide3: list[Block], wide4: list[Block]) -> dict[str, Any]:
     return _table(
-        [_conv(32, 2, stride=2, act=False)],
-        [_conv(128, 2, stride=2), _conv(48, 1)],
-        [_ghost(80, 4, 2), _ghost(80, 2, 3)],
-        [_ghost(128, 6, 2), *[*wide3, _ghost(128, 4, 5)] * 2, *wide3],
-        [_ghost(192, 6, 2), *wide4],
+        [conv(32, 2, stride=2, act=False)],
+        [conv(128, 2, stride=2), conv(48, 1)],
+        [ghost(80, 4, 2), ghost(80, 2, 3)],
+        [ghost(128, 6, 2), *[*wide3, ghost(128, 4, 5)] * 2, *wide3],
+        [ghost(192, 6, 2), *wide4],
     )
 
 
 def _large(wide3: list[Block], wide4: list[Block]) -> dict[str, Any]:
     return _table(
-        [_conv(24, 2, stride=2, act=False)],
-        [_conv(96, 2, stride=2), _conv(48, 1)],
-        [_ghost(96, 4, 2), _ghost(96, 4, 3)],
-        [_ghost(192, 4, 2), *[*wide3, _ghost(192, 4, 5)] * 3, *wide3],
-        [_ghost(256, 4, 2), *wide4],
-        [_ghost(256, 4, 2), *wide4],
+        [conv(24, 2, stride=2, act=False)],
+        [conv(96, 2, stride=2), conv(48, 1)],
+        [ghost(96, 4, 2), ghost(96, 4, 3)],
+        [ghost(192, 4, 2), *[*wide3, ghost(192, 4, 5)] * 3, *wide3],
+        [ghost(256, 4, 2), *wide4],
+        [ghost(256, 4, 2), *wide4],
     )
 
 
 PUBLISHED_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    'small': _small(_ach(96, 16, 5), _ach(128, 32, 7)),
+    'small': _small(ach(96, 16, 5), ach(128, 32, 7)),
     'medium': _medium(
-        [_ach(128, 24, 5), _ach(128, 24, 5, 'BN')], [_ach(192, 36, 7), _ach(192, 36, 7, 'BN')]
+        [ach(128, 24, 5), ach(128, 24, 5, 'BN')], [ach(192, 36, 7), ach(192, 36, 7, 'BN')]
     ),
     'large': _large(
-        [_ach(192, 32, 5), _ach(192, 32, 5, 'BN')], [_ach(256, 36, 7), _ach(256, 36, 7, 'BN')]
+        [ach(192, 32, 5), ach(192, 32, 5, 'BN')], [ach(256, 36, 7), ach(256, 36, 7, 'BN')]
     ),
 }
 # And, with the same multiply-accumulates, inverted bottlenecks in the place of ACH
 # (docs/ablation.md).
 ARCHITECTURES = PUBLISHED_ARCHITECTURES | {
-    'small-pointwise': _small(_pointwise(96, 160, 5), _pointwise(128, 416, 7)),
-    'medium-pointwise': _medium([_pointwise(128, 280, 5)] * 2, [_pointwise(192, 544, 7)] * 2),
-    'large-pointwise': _large([_pointwise(192, 456, 5)] * 2, [_pointwise(256, 600, 7)] * 2),
+    'small-pointwise': _small(pointwise(96, 160, 5), pointwise(128, 416, 7)),
+    'medium-pointwise': _medium([pointwise(128, 280, 5)] * 2, [pointwise(192, 544, 7)] * 2),
+    'large-pointwise': _large([pointwise(192, 456, 5)] * 2, [pointwise(256, 600, 7)] * 2),
 }
 
 

@@ -19,7 +19,6 @@ from ..layers import (
 )
 from .architectures import ARCHITECTURES, Block, check_ach_cfg, find_architecture
 from .norms import FixedRunningStatistics, make_norm_layer, make_product_norm
-from .search_spaces import first_candidate
 
 
 class HadaptiveNet(BaseModule):
@@ -105,7 +104,6 @@ class HadaptiveNet(BaseModule):
             modules = []
             for block in blocks:
                 modules.append(self._make_block(channels, block))
-                block = first_candidate(block)
                 channels = block['channels']
                 stride *= block.get('stride', 1)
             self.add_module(name, nn.Sequential(*modules))

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from .architectures import Block
 from .hadaptive_net import HadaptiveNet
-from .search_spaces import Candidate, candidates_of, choose_blocks, find_search_space
+from .search_spaces import (
+    Candidate,
+    candidates_of,
+    choose_blocks,
+    find_search_space,
+    first_candidate,
+)
 
 # What a search starts from, as the authors' and as GDAS.
 _TEMPERATURE = 4.0
@@ -137,7 +143,12 @@ class HadaptiveSearchNet(HadaptiveNet):
 
     def _find_table(self, arch: str | dict[str, Any]) -> dict[str, Any]:
         self._space = find_search_space(arch)
-        return self._space
+        # With the channels and the stride that all candidates of a choice have.
+        stages = [
+            [{**first_candidate(block), **block} for block in stage]
+            for stage in self._space['stages']
+        ]
+        return self._space | dict(stages=stages)
 
     def _make_block(self, in_channels: int, block: Block) -> nn.Module:
         if 'choices' not in block:

@@ -11,32 +11,9 @@ Source of the space 'small': arXiv 2505.22226, section 3.4, and the authors' rel
 from collections.abc import Sequence
 from typing import Any
 
-from .architectures import Block, check_block
+from .architectures import Block, ach, check_block, conv, ghost, pointwise
 
 Candidate = Block | None
-
-
-def _conv(channels: int, kernel: int, act: bool) -> Block:
-    return dict(type='conv', channels=channels, kernel=kernel, stride=2, act=act)
-
-
-def _ghost(channels: int, expand: int, kernel: int, stride: int = 1) -> Block:
-    return dict(type='ghost', channels=channels, expand=expand, kernel=kernel, stride=stride)
-
-
-def _pointwise(channels: int, width: int, kernel: int, stride: int = 1) -> Block:
-    return dict(type='pointwise', channels=channels, width=width, kernel=kernel, stride=stride)
-
-
-def _ach(channels: int, num_selected: int, kernel: int, stride: int = 1) -> Block:
-    return dict(
-        type='ach',
-        channels=channels,
-        num_selected=num_selected,
-        kernel=kernel,
-        product_norm='DySoft',
-        stride=stride,
-    )
 
 
 def _choice(*candidates: Candidate) -> Block:
@@ -46,10 +23,10 @@ def _choice(*candidates: Candidate) -> Block:
 def _space(*stages: list[Block]) -> dict[str, Any]:
     return dict(
         stages=[
-            [_choice(*(_conv(32, kernel, act=False) for kernel in (2, 3)))],
+            [_choice(*(conv(32, kernel, stride=2, act=False) for kernel in (2, 3)))],
             [
-                _choice(*(_conv(48, kernel, act=True) for kernel in (2, 3))),
-                dict(type='conv', channels=32, kernel=1, stride=1, act=True),
+                _choice(*(conv(48, kernel, stride=2) for kernel in (2, 3))),
+                conv(32, 1),
             ],
             *stages,
         ],
@@ -61,9 +38,9 @@ def _small_stage(
     channels: int, first: int, other: int, num_selected: int, kernel: int, count: int
 ) -> list[Block]:
     """A stage of the authors' space: expansions of Ghost, and one selection for all of ACH."""
-    opening = [_ghost(channels, first, k, stride=2) for k in (2, 3)]
-    opening += [_ach(channels, num_selected, k, stride=2) for k in (2, 3)]
-    others = [_ghost(channels, other, kernel), _ach(channels, num_selected, kernel), None]
+    opening = [ghost(channels, first, k, stride=2) for k in (2, 3)]
+    opening += [ach(channels, num_selected, k, stride=2) for k in (2, 3)]
+    others = [ghost(channels, other, kernel), ach(channels, num_selected, kernel), None]
     return [_choice(*opening), *(_choice(*others) for _ in range(count))]
 
 
@@ -76,13 +53,13 @@ def _wide_stage(
     count: int,
 ) -> list[Block]:
     """The same with all kernels, two expansions of Ghost, and plain expansions of given widths."""
-    opening = [_ghost(channels, first, k, stride=2) for k in (2, 3)]
-    opening += [_ach(channels, num_selected, k, stride=2) for k in (2, 3)]
-    opening += [_pointwise(channels, widths[0], k, stride=2) for k in (2, 3)]
+    opening = [ghost(channels, first, k, stride=2) for k in (2, 3)]
+    opening += [ach(channels, num_selected, k, stride=2) for k in (2, 3)]
+    opening += [pointwise(channels, widths[0], k, stride=2) for k in (2, 3)]
     others: list[Candidate] = [None]
     for kernel in (3, 5, 7):
-        others += [_ghost(channels, expand, kernel) for expand in expansions]
-        others += [_ach(channels, num_selected, kernel), _pointwise(channels, widths[1], kernel)]
+        others += [ghost(channels, expand, kernel) for expand in expansions]
+        others += [ach(channels, num_selected, kernel), pointwise(channels, widths[1], kernel)]
     return [_choice(*opening), *(_choice(*others) for _ in range(count))]
 
 

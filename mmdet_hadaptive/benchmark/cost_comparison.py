@@ -69,7 +69,7 @@ def load_entry(config: Path, pruned: bool = False) -> Entry:
     height, width = input_size(settings, model)
     name = config.stem
     if pruned:
-        model, name = _without_products(model, height, width), f'{name} without products'
+        model, name = without_products(model, height, width), f'{name} without products'
     try:
         # Nothing is computed on this device.
         counted = copy.deepcopy(model).to('meta')
@@ -81,10 +81,17 @@ def load_entry(config: Path, pruned: bool = False) -> Entry:
     return Entry(name, model, height, width, *costs)
 
 
-def _without_products(model: nn.Module, height: int, width: int) -> nn.Module:
-    model.eval()
+def without_products(model: nn.Module, height: int, width: int) -> nn.Module:
+    """A copy of a backbone, or of a detector, whose products are all removed.
+
+    Args:
+        model: With random weights, so that it does not matter what is lost; put into eval mode.
+        height: Of an image in pixels.
+        width: Of an image in pixels.
+    """
+    backbone = getattr(model, 'backbone', model.eval())
     with collect_product_statistics(product_bottlenecks(model)) as statistics, torch.no_grad():
-        model.backbone(torch.randn(1, 3, height, width))
+        backbone(torch.randn(1, 3, height, width))
     return prune_products(model, statistics, lambda model: 0.0)[0]
 
 

@@ -18,10 +18,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from hadaptive_runtime.onnx_session import create_session
 
-from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
-from ..deploy import fuse_for_inference, prune_products
+from ..deploy import fuse_for_inference
 from ..layers import AdaptiveCrossHadamard
 from ..ops import append_products, gumbel_top_k
+from .cost_comparison import without_products
 from .training_speed import Variant, make_training_step
 
 Functions = dict[str, Callable[[], object]]
@@ -44,15 +44,13 @@ def make_onnx_backbones(arch: str, threads: int, pruned: bool = False) -> Functi
     """Makes a fused backbone and MMDetection's MobileNetV2 (as in its SSDLite) in ONNX Runtime.
 
     Args:
-        arch: 'small', 'medium' or 'large'.
+        arch: One of ``ARCHITECTURES``.
         threads: Threads of ONNX Runtime.
         pruned: Whether the backbone has lost its products.
     """
     net = _backbone(type='HadaptiveNet', arch=arch, out_indices=(3, 4))
     if pruned:
-        with collect_product_statistics(product_bottlenecks(net)) as statistics, torch.no_grad():
-            net(torch.randn(1, 3, _SIDE_LENGTH, _SIDE_LENGTH))
-        net, _ = prune_products(net, statistics, lambda model: 0.0)
+        net = without_products(net, _SIDE_LENGTH, _SIDE_LENGTH)
     ours = fuse_for_inference(net)
     # The exporter and ONNX Runtime fold its batch normalisations.
     other = _backbone(type='MobileNetV2', out_indices=(4, 7))

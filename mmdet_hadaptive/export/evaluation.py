@@ -80,6 +80,18 @@ def _add_detections(sample: DetDataSample, found: Detections) -> None:
     )
 
 
+def read_in_this_process(loader: dict[str, Any]) -> None:
+    """Changes a loader's config so that it starts no processes.
+
+    They would be forked beside the threads of a runtime, and have its locks without its threads.
+
+    Args:
+        loader: The config.
+    """
+    loader.update(num_workers=0, persistent_workers=False)
+    loader.pop('prefetch_factor', None)
+
+
 def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) -> dict[str, Any]:
     """Runs an exported model through a config's test pipeline and evaluator.
 
@@ -103,10 +115,7 @@ def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) ->
     # MMEngine would hand it to the model.
     config.pop('data_preprocessor', None)
     config.work_dir = str(work_dir)
-    # Processes that read images would be forked beside the threads of the runtime, of which they
-    # would have the locks without the threads.
-    config.test_dataloader.update(num_workers=0, persistent_workers=False)
-    config.test_dataloader.pop('prefetch_factor', None)
+    read_in_this_process(config.test_dataloader)
     # They look after trainings, or copy the model.
     config.custom_hooks = []
     config.load_from, config.resume = None, False

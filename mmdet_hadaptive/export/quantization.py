@@ -20,7 +20,7 @@ from hadaptive_runtime import ExportError, Preprocessing
 from hadaptive_runtime.model_file import read_onnx, read_sidecar
 
 from ..analysis.evaluation import make_evaluation
-from .evaluation import ExportedDetector
+from .evaluation import ExportedDetector, read_in_this_process
 from .images import run_pipeline
 from .model_file import encode_model
 from .writers import import_package, write_sidecar
@@ -95,9 +95,7 @@ def quantize_exported(
     files = training_images(config, metadata['classes'], _NUM_IMAGES)
     config = copy.deepcopy(config)
     if config.get('val_dataloader'):
-        # Processes that read images would be forked beside the threads of the runtime.
-        config.val_dataloader.update(num_workers=0, persistent_workers=False)
-        config.val_dataloader.pop('prefetch_factor', None)
+        read_in_this_process(config.val_dataloader)
     try:
         evaluate = make_evaluation(config)
         before = evaluate(ExportedDetector(file))

@@ -8,6 +8,7 @@ import argparse
 import csv
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -43,9 +44,8 @@ def main() -> None:
     parser.add_argument(
         '--exported',
         type=Path,
-        default=Path('work_dirs/compare_costs'),
         metavar='DIR',
-        help='keeps the exported detectors; what is there is not exported again',
+        help='keeps what --formats exports, and takes what is there, however old',
     )
     parser.add_argument(
         '--processor-time',
@@ -68,6 +68,8 @@ def main() -> None:
         parser.error('--picture and --results go together')
     if args.rounds == 1 or args.rounds < 0:
         parser.error(f'--rounds must be 0 or at least 2, got {args.rounds}')
+    if args.formats and not args.rounds and not args.exported:
+        parser.error('--rounds 0 only exports what --formats names: say where, with --exported')
     stems = [path.stem for path in args.configs]
     reference = args.reference or stems[0]
     if reference not in stems:
@@ -113,15 +115,16 @@ def compare_runtimes(
     entries: list[Entry], reference: str, args: argparse.Namespace
 ) -> tuple[list[str], list[list[str]]]:
     """Exports the detectors, and times them in the runtimes of their formats."""
-    try:
-        files = export_entries(entries, args.formats, args.exported)
-        if not args.rounds:
-            raise SystemExit(f'exported into {args.exported}')
-        times, failures = measure_formats(
-            files, entries, args.threads, args.rounds, args.processor_time
-        )
-    except (ExportError, OSError) as error:
-        raise SystemExit(f'error: {error}') from error
+    with TemporaryDirectory() as folder:
+        try:
+            files = export_entries(entries, args.formats, args.exported or Path(folder))
+            if not args.rounds:
+                raise SystemExit(f'exported into {args.exported}')
+            times, failures = measure_formats(
+                files, entries, args.threads, args.rounds, args.processor_time
+            )
+        except (ExportError, OSError) as error:
+            raise SystemExit(f'error: {error}') from error
     for failure in failures:
         print(f'left out: {failure}\n')
     return compare_formats(times, reference)
