@@ -65,7 +65,7 @@ def test_a_config_names_them():
 
 def test_mmpretrain_takes_them():
     pytest.importorskip('mmpretrain')
-    name = 'hadaptive-s-pointwise_1xb128-20e_tiny-imagenet.py'
+    name = 'hadaptive-s-pointwise_1xb128-15e_tiny-imagenet.py'
     config = Config.fromfile(ROOT / 'configs/pretrain' / name)
     init_default_scope(config.default_scope)
     config.model.backbone.init_cfg = dict(

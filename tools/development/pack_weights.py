@@ -27,8 +27,7 @@ def main() -> None:
     checkpoint = load_checkpoint(args.checkpoint)
     state = checkpoint['state_dict']
     if config.default_scope == 'mmpretrain':
-        prefix = 'backbone.'
-        state = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+        state = {key: state[key] for key in state if key.startswith('backbone.')}
     commit = subprocess.check_output(['git', 'rev-parse', 'HEAD'], cwd=ROOT, text=True).strip()
     meta = dict(
         config=args.config.name,

@@ -22,7 +22,7 @@ train_pipeline = [
 test_pipeline = [load, dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]
 loader = dict(
     batch_size=128,
-    num_workers=2,
+    num_workers=1,
     persistent_workers=False,
     collate_fn=dict(type='default_collate'),
 )
@@ -45,8 +45,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_evaluator = val_evaluator
 
-max_epochs = 20
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=2)
+max_epochs = 15
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(

@@ -1,3 +1,3 @@
-_base_ = './hadaptive-s_1xb128-20e_tiny-imagenet.py'
+_base_ = './hadaptive-s_1xb128-15e_tiny-imagenet.py'
 
 model = dict(backbone=dict(arch='small-pointwise'))
