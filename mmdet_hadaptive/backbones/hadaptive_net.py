@@ -193,7 +193,7 @@ class HadaptiveNet(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Refuses weights of another architecture.
+        """Refuses weights of another architecture, and leaves a classifier's last convolution out.
 
         MMEngine loads what fits and logs the rest: half a network would train from scratch.
         """
@@ -231,6 +231,10 @@ class HadaptiveNet(BaseModule):
                 f'tensors differ in shape, first {wrong[0]}. Use a checkpoint of this arch, or '
                 f'build the backbone with {hint}.'
             )
+        if 'final_conv' not in self._names:
+            # Otherwise each detector that starts from a classifier would warn of it.
+            for key in [key for key in state_dict if key.startswith(f'{prefix}final_conv.')]:
+                del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

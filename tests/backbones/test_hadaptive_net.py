@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.model import revert_sync_batchnorm
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -279,6 +280,22 @@ def test_pretrained_with_prefix(tmp_path):
     net.init_weights()
     for name, value in net.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
+
+
+def test_a_detector_starts_from_a_classifier_without_a_warning():
+    source = tiny()
+    state = source.state_dict()
+    net = tiny(out_indices=(1, 2))
+    load_state_dict(net, state, strict=True)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    # Within a detector, and by torch.
+    nn.ModuleDict(dict(backbone=net)).load_state_dict(
+        {f'backbone.{name}': value for name, value in state.items()}
+    )
+    assert 'final_conv.0.conv.weight' in state, 'what is given stays whole'
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*stage7'):
+        net.load_state_dict(state | {'stage7.weight': torch.zeros(1)})
 
 
 @pytest.mark.parametrize('given', ['medium', 'small-pointwise'])
