@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
 
 from hadaptive_runtime import load_exported
 from mmdet_hadaptive.backbones import HadaptiveNet
@@ -17,6 +19,7 @@ from mmdet_hadaptive.pretraining import pack_weights, pretrained_checkpoint
 
 ROOT = Path(__file__).parents[2]
 BCCD = 'ssdlite_small-pointwise_bccd'
+CLASSIFIER = 'small-pointwise_tiny-imagenet'
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-pointwise_bccd.py'
 
 
@@ -61,6 +64,48 @@ def test_a_config_names_them():
     state = torch.load(pretrained_checkpoint(BCCD), weights_only=True)['state_dict']
     for name, value in net.state_dict().items():
         assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
+
+
+def test_the_template_starts_from_a_classifier():
+    config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-pointwise-pretrained_bccd'))
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    state = torch.load(pretrained_checkpoint(CLASSIFIER), weights_only=True)['state_dict']
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
+
+
+def test_the_metafiles_name_what_comes_with_the_package():
+    named = {
+        model['Weights']: Path(model['Config']).name
+        for file in ROOT.glob('configs/*/metafile.yml')
+        for model in yaml.safe_load(file.read_text())['Models']
+        if 'Weights' in model
+    }
+    assert named.keys() == {f'hadaptive://{name}' for name in (BCCD, CLASSIFIER)}
+    for address, config in named.items():
+        assert CheckpointLoader.load_checkpoint(address)['meta']['config'] == config
+
+
+def test_plain_pytorch_takes_a_classifier(cells):
+    weights = torch.load(pretrained_checkpoint(CLASSIFIER), weights_only=True)
+    assert len(weights['meta']['dataset_meta']['classes']) == 200
+    net = HadaptiveNet('small-pointwise', out_indices=(5,)).eval()
+    prefix = 'backbone.'
+    net.load_state_dict(
+        {key.removeprefix(prefix): value for key, value in weights['state_dict'].items()}
+    )
+    image = torch.from_numpy(cells[:64, :64, ::-1].copy()).permute(2, 0, 1)[None].float()
+    mean, deviation = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+    with torch.no_grad():
+        (y,) = net(x)
+    means = y.mean((2, 3))[0]
+    assert means.argmax() == 941
+    assert means[[941, 25, 641, 627]].tolist() == pytest.approx(
+        [0.1934, 0.1206, 0.1158, 0.0914], abs=1e-3
+    )
 
 
 def test_mmpretrain_takes_them():
