@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from mmdet_hadaptive.analysis.metrics import MAP, MAP_50
 from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,17 @@ def test_pictures_are_small_and_shown():
     for picture in pictures:
         assert picture.stat().st_size < MAX_PICTURE, picture.name
         assert picture in shown, picture.name
+
+
+@pytest.mark.parametrize(
+    ('page', 'file'),
+    [('search.md', 'search_results.jsonl'), ('weights.md', 'starts_results.jsonl')],
+)
+def test_tables_have_the_measured_scores(page, file):
+    results = map(json.loads, (DOCS / file).read_text().splitlines())
+    measured = sorted((f'{result[MAP]:.3f}', f'{result[MAP_50]:.3f}') for result in results)
+    rows = re.findall(r'\| ([\d.]+) \| ([\d.]+) \|$', (DOCS / page).read_text(), re.MULTILINE)
+    assert sorted(rows) == measured
 
 
 def test_the_readme_is_short():
