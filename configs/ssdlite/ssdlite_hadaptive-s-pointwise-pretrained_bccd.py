@@ -13,7 +13,7 @@ model = dict(
     )
 )
 
-# The augmentation of the config from scratch, in a sixth of its time on a CPU.
+# The augmentation of the config from scratch, in a seventh of its time (docs/training.md).
 expand = _base_.train_pipeline[2].transforms[0]
 train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),

@@ -42,6 +42,6 @@ def write_random_architectures(search: Path, count: int, folder: Path) -> list[P
         indices = draw_network(costs, target.macs, seed)
         table = model.backbone.table(indices)
         comment = f'Drawn from {search.name} with seed {seed}: {costs.total(indices):g} MACs.'
-        files.append(folder / f'{Path(base).stem.split("_")[0]}_random-{seed}.py')
+        files.append(folder / f'{search.stem.split("_")[0]}_random-{seed}.py')
         write_whole(render_config(base, backbone, table, [comment]), files[-1])
     return files

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_hadaptive.analysis.metrics import MAP
-from mmdet_hadaptive.benchmark.starts import draw_starts, write_starts
+from mmdet_hadaptive.benchmark.starts import write_starts
 
 CONFIGS = Path(__file__).parents[2] / 'configs/ssdlite'
 PRETRAINED = CONFIGS / 'ssdlite_hadaptive-s-pointwise-pretrained_bccd.py'
@@ -33,13 +32,3 @@ def test_they_differ_in_their_start_alone(tmp_path):
 def test_a_config_from_scratch_is_refused(tmp_path):
     with pytest.raises(ValueError, match='starts from scratch: give its backbone an init_cfg'):
         write_starts(CONFIGS / 'ssdlite_hadaptive-s-pointwise_bccd.py', 7, tmp_path)
-
-
-def test_drawn(tmp_path):
-    results = [
-        {'config': f'cards_{start}-{epochs}e', MAP: value}
-        for start, values in (('scratch', (0.1, 0.2)), ('pretrained', (0.2, 0.3)))
-        for epochs, value in zip((4, 14), values, strict=True)
-    ]
-    draw_starts(results, tmp_path / 'starts.png')
-    assert (tmp_path / 'starts.png').read_bytes().startswith(b'\x89PNG')
