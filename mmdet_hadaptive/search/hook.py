@@ -1,4 +1,4 @@
-"""Searches an architecture while a detector is trained."""
+"""Searches an architecture while a detector, or a classifier, is trained."""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class ArchitectureSearchHook(Hook):
 
     After each update of the weights, the architecture parameters are updated on a batch of the
     other half of the training set (:class:`ArchitectureSearchLoop`), by an AdamW of their own, with
-    the detector's loss and ``cost_weight * |expected cost / target - 1|``. Neither weights nor
+    the model's loss and ``cost_weight * |expected cost / target - 1|``. Neither weights nor
     running statistics change by that. It is computed in single precision, whatever the training's.
     The temperature falls along a cosine, from epoch to epoch.
 
@@ -56,7 +56,7 @@ class ArchitectureSearchHook(Hook):
         lr: Learning rate of the architecture parameters.
         betas: Of their AdamW.
         weight_decay: Of their AdamW.
-        estimator: Of the gradient of the detector's loss. 'straight-through', as GDAS, the gradient
+        estimator: Of the gradient of the model's loss. 'straight-through', as GDAS, the gradient
             of the numbers by which the outputs of the drawn candidates are multiplied. Where an
             output is normalised next, it has next to none, as its scale changes nothing.
             'score-function', as REINFORCE: two networks are drawn for each batch, and the one
@@ -170,12 +170,12 @@ class ArchitectureSearchHook(Hook):
         """The gradient of the architecture parameters for a batch of this process.
 
         Args:
-            model: The detector, in training mode. Its weights, their gradients and its running
+            model: The detector or classifier, in training mode. Its weights, their gradients and its running
                 statistics stay as they are.
             batch: As the loader gives it.
 
         Returns:
-            The detector's loss, the expected cost, and the gradient, shaped as ``logits``, of the
+            The model's loss, the expected cost, and the gradient, shaped as ``logits``, of the
             sum of loss and penalty.
         """
         logits = self.net.logits.requires_grad_(True)

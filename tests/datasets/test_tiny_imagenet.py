@@ -1,39 +1,20 @@
 import re
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from tiny_imagenet import make_tiny_imagenet
 
 from mmdet_hadaptive.datasets import TinyImageNet
 
 ROOT = Path(__file__).parents[2]
-NAMES = ['n2', 'n0', 'n1']
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Three classes, each of one shade of red, in the folders of the distribution."""
-    root = tmp_path / 'tiny-imagenet-200'
-    (root / 'val/images').mkdir(parents=True)
-    lines = []
-    for name in NAMES:
-        folder = root / 'train' / name / 'images'
-        folder.mkdir(parents=True)
-        pixels = np.zeros((64, 64, 3), np.uint8)
-        pixels[..., 2] = 80 * int(name[1])
-        for i in range(2):
-            cv2.imwrite(str(folder / f'{name}_{i}.JPEG'), pixels)
-        cv2.imwrite(str(root / f'val/images/val_{name}.JPEG'), pixels)
-        lines.append(f'val_{name}.JPEG\t{name}\t0\t0\t62\t62')
-    (root / 'val/val_annotations.txt').write_text('\n'.join(lines))
-    (root / 'wnids.txt').write_text('\n'.join(NAMES) + '\n')
-    words = ''.join(f'{name}\tthing {name}, other word\n' for name in ['n9', *NAMES])
-    (root / 'words.txt').write_text(words)
-    return root
+    return make_tiny_imagenet(tmp_path)
 
 
 @pytest.mark.parametrize(('split', 'count'), [('train', 6), ('val', 3)])

@@ -7,15 +7,17 @@ import argparse
 from pathlib import Path
 
 from mmdet_hadaptive.benchmark.accuracy import Run, tabulate_comparison, train_all
-from mmdet_hadaptive.benchmark.random_architectures import write_random_architectures
-from mmdet_hadaptive.runtime.files import write_whole
+from mmdet_hadaptive.benchmark.compared_networks import (
+    write_found_architectures,
+    write_random_architectures,
+)
 from mmdet_hadaptive.search.result import find_base
 
 
 def main() -> None:
     """Writes the configs, trains them and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('search', type=Path, help='config of the searches')
+    parser.add_argument('search', type=Path, help='config of a search: all train as it says')
     parser.add_argument(
         'found', type=Path, nargs='*', help='work directories of searches that have ended'
     )
@@ -25,10 +27,11 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
     args = parser.parse_args()
     base, folder = Path(find_base(args.search)), args.work_dir / 'configs'
-    configs = [base, *write_random_architectures(args.search, args.random, folder)]
-    for work_dir in args.found:
-        configs.append(folder / f'{base.stem.split("_")[0]}_found-{work_dir.name}.py')
-        write_whole((work_dir / 'search/architecture.py').read_text(), configs[-1])
+    configs = [
+        base,
+        *write_random_architectures(args.search, args.random, folder),
+        *write_found_architectures(args.search, args.found, folder),
+    ]
     runs = [Run(config, seed) for seed in args.seeds for config in configs]
     print(tabulate_comparison(train_all(runs, args.work_dir, args.jobs), base.stem))
 

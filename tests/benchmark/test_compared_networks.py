@@ -6,7 +6,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 from mmdet_hadaptive.analysis.costs import count_costs
-from mmdet_hadaptive.benchmark.random_architectures import write_random_architectures
+from mmdet_hadaptive.benchmark.compared_networks import write_random_architectures
 
 ROOT = Path(__file__).parents[2]
 SEARCH = ROOT / 'configs/search/ssdlite_hadaptive-search-s_shapes.py'

@@ -1,5 +1,7 @@
-"""Networks drawn from a search space: what a search has to be better than."""
+"""Networks of a search space that are trained alike: drawn by lot, and found by searches."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet.registry import MODELS
@@ -44,4 +46,32 @@ def write_random_architectures(search: Path, count: int, folder: Path) -> list[P
         comment = f'Drawn from {search.name} with seed {seed}: {costs.total(indices):g} MACs.'
         files.append(folder / f'{search.stem.split("_")[0]}_random-{seed}.py')
         write_whole(render_config(base, backbone, table, [comment]), files[-1])
+    return files
+
+
+def write_found_architectures(search: Path, work_dirs: Sequence[Path], folder: Path) -> list[Path]:
+    """Writes configs that train what searches have found, all by the same recipe.
+
+    Args:
+        search: The config of a search. What is written inherits what it inherits, whatever the
+            networks were found by: a classifier's search, too.
+        work_dirs: Of searches that have ended.
+        folder: Gets a file for each, ``<detector>_found-<name of the work directory>.py``.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileNotFoundError: If a work directory has no result of a search.
+    """
+    base, backbone = find_base(search), Config.fromfile(search).model.backbone.to_dict()
+    files = []
+    for work_dir in work_dirs:
+        found = json.loads((work_dir / 'search/architecture.json').read_text())
+        comment = (
+            f'Found by {Path(found["config"]).name} in {found["epochs"]} epochs with seed '
+            f'{found["seed"]}.'
+        )
+        files.append(folder / f'{search.stem.split("_")[0]}_found-{work_dir.name}.py')
+        write_whole(render_config(base, backbone, found['table'], [comment]), files[-1])
     return files
