@@ -170,8 +170,8 @@ class ArchitectureSearchHook(Hook):
         """The gradient of the architecture parameters for a batch of this process.
 
         Args:
-            model: The detector or classifier, in training mode. Its weights, their gradients and its running
-                statistics stay as they are.
+            model: Detector or classifier, in training mode. Its weights, their gradients and its
+                running statistics stay as they are.
             batch: As the loader gives it.
 
         Returns:

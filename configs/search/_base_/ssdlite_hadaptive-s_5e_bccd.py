@@ -1,4 +1,4 @@
-# What networks are compared by: a third of the recipe, and its augmentation in a seventh of the time.
+# What networks are compared by: a third of the recipe, its augmentation in a seventh of the time.
 _base_ = '../../ssdlite/ssdlite_hadaptive-s_bccd.py'
 
 expand = _base_.train_pipeline[2].transforms[0]
