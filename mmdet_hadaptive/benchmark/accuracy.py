@@ -231,7 +231,7 @@ def tabulate_comparison(results: Sequence[dict[str, Any]], reference: str) -> st
     rows = []
     for config, by_seed in by_config.items():
         spreads = [
-            _format_spread([result[metric] for result in by_seed.values()])
+            format_spread([result[metric] for result in by_seed.values()])
             for metric in (MAP, MAP_50)
         ]
         differences = [
@@ -239,12 +239,13 @@ def tabulate_comparison(results: Sequence[dict[str, Any]], reference: str) -> st
             for seed, result in by_seed.items()
             if seed in by_config[reference]
         ]
-        difference = '' if config == reference else _format_spread(differences, '+')
+        difference = '' if config == reference else format_spread(differences, '+')
         rows.append((config, len(by_seed), *spreads, difference))
     return markdown_table(('config', 'seeds', 'mAP', 'mAP50', 'difference in mAP'), rows)
 
 
-def _format_spread(values: Sequence[float], sign: str = '') -> str:
+def format_spread(values: Sequence[float], sign: str = '') -> str:
+    """Mean and, of several values, sample standard deviation; empty without values."""
     if not values:
         return ''
     spread = f' ± {stdev(values):.3f}' if len(values) > 1 else ''

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from mmdet_hadaptive.benchmark.accuracy import Run, tabulate_comparison, train_all
-from mmdet_hadaptive.benchmark.starts import write_starts
+from mmdet_hadaptive.benchmark.prepared_data import write_starts
 
 
 def main() -> None:

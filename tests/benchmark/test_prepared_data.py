@@ -1,0 +1,135 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hadaptive.analysis.metrics import MAP
+from mmdet_hadaptive.benchmark import accuracy
+from mmdet_hadaptive.benchmark.prepared_data import (
+    detector_name,
+    tabulate_detectors,
+    write_detector,
+    write_starts,
+)
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs/ssdlite'
+PRETRAINED = CONFIGS / 'ssdlite_hadaptive-s-pointwise-pretrained_bccd.py'
+DETECTORS = (
+    'ssdlite/ssdlite_hadaptive-s-pointwise_8xb24-600e_coco.py',
+    'ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py',
+    'baselines/ssdlite_mobilenetv3-large_8xb24-600e_coco.py',
+    'baselines/ssdlite_ghostnet_8xb24-600e_coco.py',
+)
+
+
+def test_they_differ_in_their_start_alone(tmp_path):
+    files = write_starts(PRETRAINED, 7, tmp_path)
+    scratch, pretrained = map(Config.fromfile, files)
+    whole = Config.fromfile(PRETRAINED)
+    assert pretrained.model.backbone.init_cfg == whole.model.backbone.init_cfg
+    assert scratch.model.backbone.init_cfg is None
+    scratch.model.backbone.init_cfg = pretrained.model.backbone.init_cfg
+    assert scratch.to_dict() == pretrained.to_dict()
+
+    schedule = scratch.param_scheduler[1]
+    assert scratch.train_cfg.max_epochs == schedule.end == schedule.T_max == 7
+    # Half of the training: each update of the averaged weights counts twice.
+    (ratio,) = (
+        short.momentum / long.momentum
+        for short, long in zip(scratch.custom_hooks, whole.custom_hooks, strict=True)
+        if short.type == 'EMAHook'
+    )
+    assert ratio == pytest.approx(2)
+
+
+def test_a_config_from_scratch_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='starts from scratch: give its backbone an init_cfg'):
+        write_starts(CONFIGS / 'ssdlite_hadaptive-s-pointwise_bccd.py', 7, tmp_path)
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_another_detector_by_the_same_recipe(tmp_path, name):
+    detector = ROOT / 'configs' / name
+    file = write_detector(PRETRAINED, detector, 7, 4e-3, tmp_path)
+    assert file.name == f'{PRETRAINED.stem}_{detector_name(detector)}-7e-lr0.004.py'
+    trained, other = Config.fromfile(file), Config.fromfile(detector)
+    scratch = Config.fromfile(write_starts(PRETRAINED, 7, tmp_path)[0])
+    assert trained.optim_wrapper.optimizer.lr == 4e-3
+    for key, values in scratch.to_dict().items():
+        if key not in ('model', 'optim_wrapper', 'custom_imports'):
+            assert trained[key] == values, key
+
+    model, head = other.model.to_dict(), scratch.model.bbox_head.to_dict()
+    model['backbone']['init_cfg'] = None
+    model['bbox_head'] = head | dict(in_channels=tuple(model['bbox_head']['in_channels']))
+    model['test_cfg'] = scratch.model.test_cfg.to_dict()
+    assert trained.model.to_dict() == model
+    init_default_scope('mmdet')
+    MODELS.build(trained.model)
+
+
+def test_the_paired_test_sees_what_is_consistent():
+    def results(offset):
+        return {
+            data: [{MAP: level + 0.01 * seed + offset(seed)} for seed in range(3)]
+            for data, level in (('fruit', 0.4), ('cards', 0.5), ('cells', 0.6))
+        }
+
+    table = tabulate_detectors(
+        {
+            'ours': results(lambda seed: 0),
+            'worse': results(lambda seed: -0.02 - 0.001 * seed),
+            'level': results(lambda seed: 0.02 * (seed - 1) + 0.001),
+        },
+        'ours',
+    )
+    header, _, ours, worse, level = (line.strip('| ').split(' | ') for line in table.splitlines())
+    assert header == ['backbone', 'fruit', 'cards', 'cells', 'mean mAP', 'difference', 'p']
+    assert ours[:5] == ['ours', '0.410 ± 0.010', '0.510 ± 0.010', '0.610 ± 0.010', '0.510']
+    assert worse[4:6] == ['0.489', '-0.021']
+    # All nine pairs to one side: 2 / 2^9.
+    assert float(worse[6]) == pytest.approx(2 / 2**9, abs=5e-4)
+    assert level[5] == '+0.001'
+    assert float(level[6]) > 0.3
+
+
+def test_each_backbone_has_the_learning_rate_that_is_best_for_it(monkeypatch, tmp_path, capsys):
+    """The second is best with the lowest, the first with the highest."""
+    trained = []
+
+    def train(runs, folder, jobs):
+        trained.extend((run.config.stem, run.seed) for run in runs)
+        rates = [float(run.config.stem.rpartition('-lr')[2]) for run in runs]
+        return [
+            {MAP: 0.5 - rate if 'ghostnet' in run.config.stem else 0.4 + rate}
+            for run, rate in zip(runs, rates, strict=True)
+        ]
+
+    monkeypatch.setattr(accuracy, 'train_all', train)
+    data = [tmp_path / f'{name}_prepared.py' for name in ('fruit', 'cards')]
+    for file in data:
+        file.write_text(f"_base_ = '{PRETRAINED}'\n")
+    detectors = [ROOT / 'configs' / name for name in (DETECTORS[0], DETECTORS[3])]
+    words = ['compare_backbones.py', *data, '--detectors', *detectors, '--epochs', 2]
+    words += ['--seeds', 3, 4, '--learning-rates', 0.001, 0.002, '--work-dir', tmp_path / 'work']
+    monkeypatch.setattr(sys, 'argv', list(map(str, words)))
+    runpy.run_path(str(ROOT / 'tools/development/compare_backbones.py'), run_name='__main__')
+    assert trained[:4] == [
+        (f'fruit_{name}-2e-lr{rate}', 3)
+        for name in ('hadaptive-s-pointwise', 'ghostnet')
+        for rate in ('0.001', '0.002')
+    ]
+    assert trained[4:] == [
+        (f'{x}_{name}', seed)
+        for seed in (3, 4)
+        for x in ('fruit', 'cards')
+        for name in ('hadaptive-s-pointwise-2e-lr0.002', 'ghostnet-2e-lr0.001')
+    ]
+    tried, compared = capsys.readouterr().out.split('\n\n')
+    assert '| ghostnet | 0.499 | 0.498 |' in tried
+    assert '| ghostnet | 0.499 ± 0.000 | 0.499 ± 0.000 | 0.499 | +0.097 |' in compared

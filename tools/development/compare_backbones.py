@@ -1,0 +1,77 @@
+"""Trains SSDLite with several backbones from scratch on prepared data sets, by the same recipe.
+
+The learning rate of each is the best of several on the first data set with the first seed. Prints
+what was tried, mean and spread over the seeds, and a paired test. Resumes where it stopped.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmdet_hadaptive.analysis.markdown import markdown_table
+from mmdet_hadaptive.analysis.metrics import MAP
+from mmdet_hadaptive.benchmark.accuracy import Run, train_all
+from mmdet_hadaptive.benchmark.prepared_data import (
+    detector_name,
+    tabulate_detectors,
+    write_detector,
+)
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+# The first is what the others are compared with.
+DETECTORS = [
+    CONFIGS / f'{name}_8xb24-600e_coco.py'
+    for name in (
+        'ssdlite/ssdlite_hadaptive-s-pointwise',
+        'ssdlite/ssdlite_hadaptive-s',
+        'baselines/ssdlite_mobilenetv3-large',
+        'baselines/ssdlite_mobilenetv4-conv-small',
+        'baselines/ssdlite_ghostnet',
+    )
+]
+
+
+def main() -> None:
+    """Chooses the learning rates, trains, and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('data', type=Path, nargs='+', help='as prepare_dataset.py writes them')
+    parser.add_argument('--detectors', type=Path, nargs='+', default=DETECTORS)
+    parser.add_argument('--epochs', type=int, default=14)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--learning-rates', type=float, nargs='+', default=[1e-3, 2e-3, 4e-3], metavar='LR'
+    )
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/backbones'))
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
+    args = parser.parse_args()
+    folder = args.work_dir / 'configs'
+
+    def train(wanted: list[tuple[Path, Path, float, int]]) -> list[dict]:
+        runs = [
+            Run(write_detector(data, detector, args.epochs, rate, folder), seed)
+            for data, detector, rate, seed in wanted
+        ]
+        return train_all(runs, args.work_dir, args.jobs)
+
+    first, rates = args.data[0], args.learning_rates
+    tried = train([(first, d, rate, args.seeds[0]) for d in args.detectors for rate in rates])
+    scores = {
+        detector: [result[MAP] for result in tried[i * len(rates) :][: len(rates)]]
+        for i, detector in enumerate(args.detectors)
+    }
+    rows = [(detector_name(d), *(f'{s:.3f}' for s in values)) for d, values in scores.items()]
+    print(markdown_table((first.stem, *(f'{rate:g}' for rate in rates)), rows), end='\n\n')
+
+    best = {d: max(zip(values, rates, strict=True))[1] for d, values in scores.items()}
+    wanted = [(x, d, best[d], s) for s in args.seeds for x in args.data for d in args.detectors]
+    results = dict(zip(wanted, train(wanted), strict=True))
+    by_backbone = {
+        detector_name(d): {
+            x.stem: [results[x, d, best[d], s] for s in args.seeds] for x in args.data
+        }
+        for d in args.detectors
+    }
+    print(tabulate_detectors(by_backbone, detector_name(args.detectors[0])))
+
+
+if __name__ == '__main__':
+    main()
