@@ -1,4 +1,4 @@
-"""Trains a list of configs with several seeds, one process each, and tabulates their mAP."""
+"""Trains a list of configs with several seeds, one process each, and tabulates their scores."""
 
 import argparse
 import hashlib
@@ -20,12 +20,14 @@ from mmengine.config import Config, DictAction
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from ..analysis.markdown import markdown_table
-from ..analysis.metrics import MAP, MAP_50, METRICS
+from ..analysis.metrics import MAP, MAP_50, METRICS, TOP_1, TOP_5
 from ..runtime.configs import walk
 from ..runtime.files import write_whole
 from ..runtime.installation import installed_versions
 from .processes import ChildProcesses
 
+# The columns of a table.
+_NAMES = {MAP: 'mAP', MAP_50: 'mAP50', TOP_1: 'top-1', TOP_5: 'top-5'}
 _TOOLS = ('-m', 'mmdet_hadaptive.runtime.mmdet_tools')
 
 
@@ -105,7 +107,9 @@ def train_all(
                     run = futures.pop(future)
                     future.result()
                     progress.advance(task)
-                    progress.console.print(f'{run.name}: mAP {results[run.name][MAP]:.3f}')
+                    score, _ = _columns(results[run.name])
+                    value = results[run.name][score]
+                    progress.console.print(f'{run.name}: {_NAMES[score]} {value:.3f}')
                     futures |= {pool.submit(finish, other): other for other in islice(waiting, 1)}
         except BaseException:
             # Or the pool would wait for them.
@@ -181,6 +185,8 @@ def _train(
         children,
     )
     metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
+    if TOP_1 in metrics:
+        return {name: metrics[name] / 100 for name in (TOP_1, TOP_5)}
     # MMDetection gives -1, or nothing, where no object is detected at all.
     return {name: max(metrics.get(name, 0.0), 0.0) for name in METRICS}
 
@@ -223,25 +229,32 @@ def tabulate_comparison(results: Sequence[dict[str, Any]], reference: str) -> st
 
     Returns:
         A Markdown table: per config the number of seeds, mean and sample standard deviation of
-        mAP and mAP50, and of the difference in mAP to the reference with the same seed.
+        mAP and mAP50 (of classifiers top-1 and top-5), and of the difference in the first of them
+        to the reference with the same seed.
     """
     by_config: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for result in results:
         by_config[result['config']][result['seed']] = result
+    score, other = _columns(results[0])
     rows = []
     for config, by_seed in by_config.items():
         spreads = [
             format_spread([result[metric] for result in by_seed.values()])
-            for metric in (MAP, MAP_50)
+            for metric in (score, other)
         ]
         differences = [
-            result[MAP] - by_config[reference][seed][MAP]
+            result[score] - by_config[reference][seed][score]
             for seed, result in by_seed.items()
             if seed in by_config[reference]
         ]
         difference = '' if config == reference else format_spread(differences, '+')
         rows.append((config, len(by_seed), *spreads, difference))
-    return markdown_table(('config', 'seeds', 'mAP', 'mAP50', 'difference in mAP'), rows)
+    names = _NAMES[score], _NAMES[other]
+    return markdown_table(('config', 'seeds', *names, f'difference in {names[0]}'), rows)
+
+
+def _columns(result: dict[str, Any]) -> tuple[str, str]:
+    return (TOP_1, TOP_5) if TOP_1 in result else (MAP, MAP_50)
 
 
 def format_spread(values: Sequence[float], sign: str = '') -> str:

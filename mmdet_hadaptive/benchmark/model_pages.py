@@ -181,7 +181,11 @@ def _render_table(models: Sequence[_Model], entries: Sequence[dict[str, Any]]) -
 
 def _render_command(models: Sequence[_Model], root: Path) -> list[str]:
     """The paragraphs on pre-training, if one of the models is ours."""
-    ours = [model for model in models if model.config.model.backbone.type == 'HadaptiveNet']
+    ours = [
+        model
+        for model in models
+        if model.config.model.get('backbone', {}).get('type') == 'HadaptiveNet'
+    ]
     if not ours:
         return []
     config = ours[0].path.relative_to(root).as_posix()

@@ -13,7 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from short_training import SHORT_TRAINING
 
-from mmdet_hadaptive.analysis.metrics import MAP, MAP_50, METRICS
+from mmdet_hadaptive.analysis.metrics import MAP, MAP_50, METRICS, TOP_1
 from mmdet_hadaptive.benchmark import accuracy
 from mmdet_hadaptive.benchmark.accuracy import (
     Run,
@@ -76,7 +76,10 @@ tool, config = sys.argv[3:5]
 work_dir = Path(sys.argv[sys.argv.index('--work-dir') + 1])
 if tool == 'test.py':
     (work_dir / 'now').mkdir(parents=True)
-    (work_dir / 'now/now.json').write_text('{{"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": -1}}')
+    scores = '{{"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": -1}}'
+    if 'classifier' in config:
+        scores = '{{"accuracy/top1": 32.5, "accuracy/top5": 60.0}}'
+    (work_dir / 'now/now.json').write_text(scores)
 elif 'endless' in config:
     Path('endless').write_text(str(os.getpid()))
     time.sleep(60)
@@ -118,6 +121,16 @@ def test_a_failure_ends_the_others_and_keeps_what_is_finished(make_run, tmp_path
     assert json.loads(line)['config'] == 'finished'
     assert not (tmp_path / 'late_seed0').exists()
     assert not Path('/proc', (tmp_path / 'endless').read_text()).exists()
+
+
+def test_classifiers(make_run, tmp_path, capsys):
+    results = train_all([make_run('classifier'), make_run('other_classifier')], tmp_path)
+    assert results[0][TOP_1] == 0.325
+    assert 'classifier_seed0: top-1 0.325' in capsys.readouterr().out
+    table = tabulate_comparison(results, 'classifier')
+    assert table.startswith('| config | seeds | top-1 | top-5 | difference in top-1 |')
+    assert '| classifier | 1 | 0.325 | 0.600 |  |' in table
+    assert '| other_classifier | 1 | 0.325 | 0.600 | +0.000 |' in table
 
 
 def test_no_object_detected_at_all(make_run, tmp_path):
@@ -247,3 +260,11 @@ def test_the_tool_hands_on_what_the_command_line_says(monkeypatch, tmp_path, cap
     # The first is what the others are compared with.
     assert '| ssdlite_hadaptive-s_bccd | 2 | 0.500 ± 0.000 | 0.750 ± 0.000 |  |' in table
     assert '| ssdlite_mobilenetv2_bccd | 2 | 0.500 ± 0.000 | 0.750 ± 0.000 | +0.000' in table
+
+
+def test_parts_of_names_that_no_config_has(monkeypatch, capsys):
+    words = ['run_benchmark.py', '--suite', 'coco-ssdlite', '--configs', 'mobilenetv9']
+    monkeypatch.setattr(sys, 'argv', words)
+    with pytest.raises(SystemExit, match='2'):
+        runpy.run_path(str(ROOT / 'tools/development/run_benchmark.py'), run_name='__main__')
+    assert '--configs mobilenetv9: the suite coco-ssdlite has none' in capsys.readouterr().err

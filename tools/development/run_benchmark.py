@@ -1,7 +1,6 @@
 """Trains a suite of configs with several seeds and prints the table; resumes where it stopped."""
 
 import argparse
-from itertools import groupby
 from pathlib import Path
 
 from mmengine.config import Config
@@ -21,6 +20,7 @@ SHAPES = 'ssdlite/ssdlite_hadaptive-s_shapes.py'
 BCCD = 'ssdlite/ssdlite_hadaptive-s_bccd.py'
 POINTWISE = 'ssdlite/ssdlite_hadaptive-s-pointwise_bccd.py'
 ABLATIONS = ('reversed-sign', 'fixed-selection', 'constant-temperature', 'bn-products')
+HADAPTIVE = [f'hadaptive-{size}{blocks}' for blocks in ('', '-pointwise') for size in 'sml']
 # The cheapest to train come first.
 BASELINES = (
     'mobilenetv3-small',
@@ -33,18 +33,21 @@ BASELINES = (
     'starnet-s1',
     'ghostnetv3',
 )
-COCO = [
-    *(f'{name}_8xb24-600e_coco.py' for name in (
-        *(f'ssdlite/ssdlite_hadaptive-{size}' for size in 'sml'),
-        *(f'baselines/ssdlite_{name}' for name in BASELINES),
-    )),
-    *(f'{name}_fpn_1x_coco.py' for name in (
-        *(f'retinanet/retinanet_hadaptive-{size}' for size in 'sml'),
-        *(f'baselines/retinanet_{name}' for name in BASELINES),
-    )),
-]  # fmt: skip
 
-# Per suite, configs (the first of each detector is what its others are compared with) and seeds.
+
+def of_coco(detector: str, schedule: str) -> list[str]:
+    """All backbones in a detector."""
+    return [
+        f'{folder}_{name}_{schedule}_coco.py'
+        for folder, names in (
+            (f'{detector}/{detector}', HADAPTIVE),
+            (f'baselines/{detector}', BASELINES),
+        )
+        for name in names
+    ]
+
+
+# Per suite, configs (the first is what the others are compared with) and seeds.
 SUITES = {
     'ablation-shapes': (
         [SHAPES, *(f'ablation/ssdlite_hadaptive-s-{name}_shapes.py' for name in ABLATIONS)],
@@ -58,7 +61,18 @@ SUITES = {
         [BCCD, POINTWISE, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)],
         (0, 1),
     ),
-    'coco': (COCO, (0,)),
+    'tiny-imagenet': (
+        [
+            f'pretrain/{name}_1xb128-15e_tiny-imagenet.py'
+            for name in (
+                *('hadaptive-s-pointwise', 'hadaptive-s'),
+                *('ghostnet', 'mobilenetv4-conv-small', 'mobilenetv3-large'),
+            )
+        ],
+        (0,),
+    ),
+    'coco-ssdlite': (of_coco('ssdlite', '8xb24-600e'), (0,)),
+    'coco-retinanet': (of_coco('retinanet', 'fpn_1x'), (0,)),
 }
 # Detector, input, mAP and whose figure it is.
 PUBLISHED = (
@@ -98,17 +112,16 @@ def main() -> None:
         if SHAPES in names:
             make_shapes('data/shapes', 1000, 160)
         paths = [CONFIGS / name for name in names if any(part in name for part in args.configs)]
+        if not paths:
+            parser.error(f'--configs {" ".join(args.configs)}: the suite {suite} has none')
         options = {path: config_options(path, args, parser) for path in paths}
         runs = [Run(path, seed, options[path]) for seed in seeds for path in paths]
         results = train_all(runs, args.work_dir / suite, args.jobs, args.gpus)
         print(f'\n{suite}\n')
-        results.sort(key=lambda result: result['config'].split('_')[0], reverse=True)
-        for _, group in groupby(results, key=lambda result: result['config'].split('_')[0]):
-            same_detector = list(group)
-            print(tabulate_comparison(same_detector, same_detector[0]['config']), end='\n\n')
-        if suite == 'coco':
-            print('Published by others, not measured here (COCO val2017):\n')
-            print(markdown_table(('detector', 'input', 'mAP', 'source'), PUBLISHED))
+        print(tabulate_comparison(results, results[0]['config']), end='\n\n')
+    if any(suite.startswith('coco') for suite in args.suite):
+        print('Published by others, not measured here (COCO val2017):\n')
+        print(markdown_table(('detector', 'input', 'mAP', 'source'), PUBLISHED))
 
 
 def config_options(
