@@ -30,7 +30,7 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
     print(f'==> data set of {num_train} + {num_val} drawn images: {config.data_root}')
     make_shapes(config.data_root, num_train, num_val)
 
-    print('==> training SSDLite with Hadaptive-Net-S, about four minutes on two cores')
+    print('==> training SSDLite with Hadaptive-Net-S, five to ten minutes on two cores')
     config.work_dir = str(WORK_DIR)
     config.train_cfg.max_epochs = max_epochs or config.train_cfg.max_epochs
     runner = Runner.from_cfg(config)

@@ -1,7 +1,8 @@
 """Makes a folder of annotated images (Pascal VOC, YOLO or COCO) a data set with its config.
 
 The folder is only read. Images stay where they are; what is written into --out is annotations in
-COCO's format and a config that trains SSDLite with Hadaptive-Net-S on them.
+COCO's format and a config that trains SSDLite on them, with Hadaptive-Net-S without products, from
+weights that come with the package.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 _base_ = './_base_/ssdlite_hadaptive-s_5e_bccd.py'
 
 model = dict(backbone=dict(type='HadaptiveSearchNet', arch='small'))
-# Half of the images each, for weights and architecture: 1,536 steps.
+# Half of the images each, for weights and architecture: 1,512 steps.
 max_epochs = 24
 train_cfg = dict(type='ArchitectureSearchLoop', max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = _base_.param_scheduler
@@ -13,7 +13,7 @@ custom_hooks = [
         type='ArchitectureSearchHook',
         # What the backbone of Hadaptive-Net-S has at this size of input.
         target=dict(macs=0.252e9),
-        # In 1,536 steps the authors' 3e-4 would move nothing: it is for their tens of thousands.
+        # In 1,512 steps the authors' 3e-4 would move nothing: it is for their tens of thousands.
         lr=1e-2,
         # The straight-through gradient is next to none where an output is normalised next.
         estimator='score-function',

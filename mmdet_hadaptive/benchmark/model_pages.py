@@ -162,20 +162,22 @@ def _describe(model: _Model, root: Path, collection: str, old: dict[str, Any]) -
 
 
 def _render_table(models: Sequence[_Model], entries: Sequence[dict[str, Any]]) -> str:
-    metric = models[-1].metric
-    rows = [
-        (
-            f'[{model.path.stem}]({model.path.name})',
-            f'{model.width} x {model.height}',
-            f'{model.parameters / 1e6:.2f}',
-            '' if model.macs is None else f'{model.macs / 1e9:.3f}',
-            model.data,
-            model.epochs,
-            ', '.join(f'{result["Metrics"][metric]:.1f}' for result in entry['Results'] or []),
+    rows = []
+    for model, entry in zip(models, entries, strict=True):
+        scores = [result['Metrics'][model.metric] for result in entry['Results'] or []]
+        rows.append(
+            (
+                f'[{model.path.stem}]({model.path.name})',
+                f'{model.width} x {model.height}',
+                f'{model.parameters / 1e6:.2f}',
+                '' if model.macs is None else f'{model.macs / 1e9:.3f}',
+                model.data,
+                model.epochs,
+                ', '.join(f'{score:.1f}' for score in scores),
+            )
         )
-        for model, entry in zip(models, entries, strict=True)
-    ]
-    headings = ('config', 'input', 'parameters M', 'MACs G', 'data', 'epochs', metric)
+    metrics = ' or '.join(dict.fromkeys(model.metric for model in models))
+    headings = ('config', 'input', 'parameters M', 'MACs G', 'data', 'epochs', metrics)
     return markdown_table(headings, rows)
 
 

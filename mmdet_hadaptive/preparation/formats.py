@@ -30,7 +30,7 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
 
     Corners are taken as they are; Pascal VOC itself counts pixels from 1, most tools from 0. An
     object that is marked as difficult is ignored. ``ImageSets/Main`` gives the splits, where there
-    is one.
+    is one, or folders called ``train``, ``val`` and the like do.
 
     Args:
         folder: Where the files are, however deep.
@@ -89,9 +89,10 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
 def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads one text file per image, of lines ``class x y width height`` in parts of the image.
 
-    Polygons become the box around them. The names of the classes are those of a ``data.yaml``, or
-    the lines of ``classes.txt`` or ``obj.names``. An image without a text file is background. The
-    splits are those of ``data.yaml``, or of folders called ``train``, ``val`` and the like.
+    Polygons become the box around them. The names of the classes are those of a YAML file
+    with ``names``, or the lines of ``classes.txt``, ``obj.names``, ``labels.txt`` or
+    ``_darknet.labels``. An image without a text file is background. The splits are those of the
+    YAML file, or of folders called ``train``, ``val`` and the like.
 
     Args:
         folder: Where the files are, however deep.
@@ -101,7 +102,7 @@ def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         All images.
 
     Raises:
-        PreparationError: If the names are not known.
+        PreparationError: If the names are not known, or a YAML file is none.
     """
     description = _read_yolo_description(folder)
     names = list(classes) or _yolo_classes(folder, description)

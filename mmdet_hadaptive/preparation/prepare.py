@@ -196,8 +196,11 @@ def _split(
         )
         splits = ['val' if split == 'test' else split for split in splits]
     elif not named['val']:
-        if len(images) < 2:
-            raise PreparationError('one image cannot be divided into two sets: add images')
+        if len(groups) < 2:
+            raise PreparationError(
+                f'{len(images)} image(s), all nearly the same, cannot be divided into two sets: '
+                'add others, or put some into a folder val'
+            )
         chosen = split_groups(groups, val_fraction, seed)
         splits = ['val' if i in chosen else 'train' for i in range(len(images))]
         notes.append(

@@ -169,7 +169,8 @@ def draw_network(
         tolerance: Part of the target by which the cost may differ.
 
     Returns:
-        For each choice the place of a candidate; all networks of that cost are equally probable.
+        For each choice the place of a candidate; all choices of that cost are equally probable, and
+        so is a network by how many of them make it: where nothing may be chosen, several do.
 
     Raises:
         ValueError: If there is no such network among a hundred thousand that are drawn.

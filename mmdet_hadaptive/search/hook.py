@@ -65,9 +65,10 @@ class ArchitectureSearchHook(Hook):
         temperatures: Of the Gumbel softmax in the first and in the last epoch.
 
     Raises:
-        ValueError: If ``target`` is not as described, or, before the training starts, if no network
-            of the space costs what is asked for, the training is no search, or the data set is not
-            that of the checkpoint from which it is resumed.
+        ValueError: If ``target`` or ``estimator`` is not as described, or, before the training
+            starts, if no network of the space costs what is asked for, ``costs`` are those of
+            another space, the training is no search, or the data set is not that of the checkpoint
+            from which it is resumed.
         FloatingPointError: At the first loss of the architecture parameters that is not finite.
     """
 

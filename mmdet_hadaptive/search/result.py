@@ -21,12 +21,18 @@ def find_base(config_file: str | Path | None) -> str | list[str]:
         The value of its ``_base_``.
 
     Raises:
-        ValueError: If it inherits nothing.
+        ValueError: If it inherits nothing, or what it inherits is no text or list of texts.
     """
     text = Path(config_file).read_text() if config_file else ''
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
-            value = ast.literal_eval(node.value)
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError as error:
+                raise ValueError(
+                    f'_base_ of {config_file} is computed, so that the config of what is found '
+                    'cannot name it: write the path or name as it is'
+                ) from error
             folder = Path(config_file).resolve().parent
             if isinstance(value, str):
                 return _absolute(value, folder)
@@ -52,7 +58,8 @@ def render_config(
 
     Args:
         base: What it inherits.
-        backbone: The search's backbone, with ``type`` and ``arch``, which are replaced.
+        backbone: The search's backbone, with ``type`` and ``arch``, which are replaced; what its
+            type names before ``HadaptiveSearchNet`` stays.
         table: The architecture.
         comment: Lines that say where it comes from.
 
@@ -60,6 +67,7 @@ def render_config(
         The text of the file.
     """
     options = {key: value for key, value in backbone.items() if key not in ('type', 'arch')}
+    kind = backbone['type'].replace('HadaptiveSearchNet', 'HadaptiveNet')
     lines = [f'# {line}' for line in comment]
     lines += [
         f'_base_ = {base!r}',
@@ -67,7 +75,7 @@ def render_config(
         'model = dict(',
         '    backbone=dict(',
         '        _delete_=True,',
-        "        type='HadaptiveNet',",
+        f'        type={kind!r},',
         '        arch=dict(',
         '            stages=[',
     ]

@@ -317,6 +317,11 @@ def write_one_image(folder):
     write_voc(folder, {'all/a': IMAGES['train/a']})
 
 
+def write_one_image_twice(folder):
+    write_voc(folder, {'all/a': IMAGES['train/a'], 'all/b': IMAGES['train/a']})
+    shutil.copy(folder / 'all/a.png', folder / 'all/b.png')
+
+
 def write_validation_only(folder):
     write_voc(folder, {'valid/d': IMAGES['valid/d']})
 
@@ -337,7 +342,8 @@ def write_coco_twice(folder):
         (add_class, {}, r"1 lines have a class .* first .*/a\.txt:1: class 7; known are \['cat'"),
         (write_no_boxes, {}, 'have no boxes: nothing to learn'),
         (write_bad_coco, {}, 'annotations have a category_id that does not exist'),
-        (write_one_image, {}, 'one image cannot be divided'),
+        (write_one_image, {}, r'1 image\(s\), all nearly the same, cannot be divided'),
+        (write_one_image_twice, {}, r'2 image\(s\), .* or put some into a folder val'),
         (write_validation_only, {}, 'there are no training images, only val'),
         (write_coco_twice, {}, '3 images are in more than one annotation file'),
         (

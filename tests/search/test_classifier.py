@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from short_training import SHORT_TRAINING
 from tiny_imagenet import make_tiny_imagenet
 
@@ -25,6 +26,11 @@ def test_found_by_a_classifier_trained_in_a_detector(tmp_path, run_warm):
         ROOT / 'tools/train.py', config, '--work-dir', 'by-classifier', *short, cwd=tmp_path
     )
     assert 'architecture_loss: ' in output
+    # What the search leaves is the classifier, of that network alone.
+    alone = Config.fromfile(tmp_path / 'by-classifier/search/architecture.py')
+    init_default_scope(alone.default_scope)
+    assert type(MODELS.build(alone.model).backbone) is HadaptiveNet
+
     detectors = SEARCH / 'ssdlite_hadaptive-search-s_shapes.py'
     (file,) = write_found_architectures(detectors, [tmp_path / 'by-classifier'], tmp_path)
     assert file.name == 'ssdlite_found-by-classifier.py'

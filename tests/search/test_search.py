@@ -24,6 +24,7 @@ from mmdet_hadaptive.search import (
     find_most_probable,
     time_candidates,
 )
+from mmdet_hadaptive.search.result import find_base
 
 
 @pytest.fixture
@@ -433,6 +434,12 @@ def test_a_search_needs_a_base(build, config, tmp_path):
     (tmp_path / 'alone.py').write_text(config.pretty_text)
     with pytest.raises(ValueError, match=r'alone\.py inherits no training config \(_base_\)'):
         build_runner(Config.fromfile(tmp_path / 'alone.py'), tmp_path / 'run').train()
+
+
+def test_a_base_that_is_computed(tmp_path):
+    (tmp_path / 'search.py').write_text("_base_ = __import__('mmdet_hadaptive') and 'a.py'")
+    with pytest.raises(ValueError, match=r'search\.py is computed.*: write the path or name'):
+        find_base(tmp_path / 'search.py')
 
 
 def test_another_data_set_is_not_resumed(build, config):
