@@ -86,8 +86,8 @@ def test_the_results_are_those_of_the_benchmark():
         [row[0].split('_')[1], *row[2:6], row[9], scores.get(row[0].split('_')[1], '')]
         for row in costs
     ]
-    assert len(expected) == 12
-    assert len(scores) == 6
+    assert len(expected) == 15
+    assert len(scores) == 7
     shown = rows(
         README,
         '| SSDLite with | parameters M | ratio | MACs G | ratio | PyTorch ms ratio | BCCD mAP |',
