@@ -1,5 +1,6 @@
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from mmdet_hadaptive.analysis.metrics import MAP, MAP_50
 from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
+from mmdet_hadaptive.benchmark.accuracy import format_spread
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
@@ -150,9 +152,16 @@ def test_pictures_are_small_and_shown():
     [('search.md', 'search_results.jsonl'), ('weights.md', 'starts_results.jsonl')],
 )
 def test_tables_have_the_measured_scores(page, file):
-    results = map(json.loads, (DOCS / file).read_text().splitlines())
-    measured = sorted((f'{result[MAP]:.3f}', f'{result[MAP_50]:.3f}') for result in results)
-    rows = re.findall(r'\| ([\d.]+) \| ([\d.]+) \|$', (DOCS / page).read_text(), re.MULTILINE)
+    by_config = defaultdict(list)
+    for line in (DOCS / file).read_text().splitlines():
+        result = json.loads(line)
+        by_config[result.get('data'), result['config']].append(result)
+    measured = sorted(
+        tuple(format_spread([result[metric] for result in results]) for metric in (MAP, MAP_50))
+        for results in by_config.values()
+    )
+    score = r'([\d.]+(?: ± [\d.]+)?)'
+    rows = re.findall(rf'\| {score} \| {score} \|$', (DOCS / page).read_text(), re.MULTILINE)
     assert sorted(rows) == measured
 
 
