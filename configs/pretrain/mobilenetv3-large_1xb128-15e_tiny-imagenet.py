@@ -1,11 +1,3 @@
-# timm's classifier as it is, for comparison.
-_base_ = './hadaptive-s_1xb128-15e_tiny-imagenet.py'
+_base_ = './ghostnet_1xb128-15e_tiny-imagenet.py'
 
-model = dict(
-    _delete_=True,
-    _scope_='mmpretrain',
-    type='TimmClassifier',
-    model_name='mobilenetv3_large_100',
-    num_classes=200,
-    loss=_base_.model.head.loss,
-)
+model = dict(model_name='mobilenetv3_large_100')

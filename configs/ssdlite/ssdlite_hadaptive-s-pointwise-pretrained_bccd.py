@@ -13,16 +13,5 @@ model = dict(
     )
 )
 
-# The augmentation of the config from scratch, in a seventh of its time (docs/training.md).
-expand = _base_.train_pipeline[2].transforms[0]
-train_pipeline = [
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='LoadSSDCrop',
-        scale=(_base_.input_size, _base_.input_size),
-        mean=expand.mean,
-        expand_ratio=expand.ratio_range,
-    ),
-    *_base_.train_pipeline[5:],
-]
+train_pipeline = _base_.fast_pipeline
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))

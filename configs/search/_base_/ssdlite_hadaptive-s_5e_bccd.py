@@ -1,18 +1,7 @@
 # What networks are compared by: a third of the recipe, its augmentation in a seventh of the time.
 _base_ = '../../ssdlite/ssdlite_hadaptive-s_bccd.py'
 
-expand = _base_.train_pipeline[2].transforms[0]
-train_pipeline = [
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='LoadSSDCrop',
-        scale=(_base_.input_size, _base_.input_size),
-        mean=expand.mean,
-        expand_ratio=expand.ratio_range,
-    ),
-    *_base_.train_pipeline[5:],
-]
-train_dataloader = dict(num_workers=1, dataset=dict(dataset=dict(pipeline=train_pipeline)))
+train_dataloader = dict(num_workers=1, dataset=dict(dataset=dict(pipeline=_base_.fast_pipeline)))
 
 max_epochs = 5
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
