@@ -45,25 +45,23 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.work_dir / 'configs'
 
-    def train(wanted: list[tuple[Path, Path, float, int]]) -> list[dict]:
+    def train(wanted: list[tuple[Path, Path, float, int]]) -> dict[tuple, dict]:
         runs = [
             Run(write_detector(data, detector, args.epochs, rate, folder), seed)
             for data, detector, rate, seed in wanted
         ]
-        return train_all(runs, args.work_dir, args.jobs)
+        return dict(zip(wanted, train_all(runs, args.work_dir, args.jobs), strict=True))
 
-    first, rates = args.data[0], args.learning_rates
-    tried = train([(first, d, rate, args.seeds[0]) for d in args.detectors for rate in rates])
-    scores = {
-        detector: [result[MAP] for result in tried[i * len(rates) :][: len(rates)]]
-        for i, detector in enumerate(args.detectors)
-    }
+    first, seed, rates = args.data[0], args.seeds[0], args.learning_rates
+    tried = train([(first, d, rate, seed) for d in args.detectors for rate in rates])
+    scores = {d: [tried[first, d, rate, seed][MAP] for rate in rates] for d in args.detectors}
     rows = [(detector_name(d), *(f'{s:.3f}' for s in values)) for d, values in scores.items()]
     print(markdown_table((first.stem, *(f'{rate:g}' for rate in rates)), rows), end='\n\n')
 
     best = {d: max(zip(values, rates, strict=True))[1] for d, values in scores.items()}
-    wanted = [(x, d, best[d], s) for s in args.seeds for x in args.data for d in args.detectors]
-    results = dict(zip(wanted, train(wanted), strict=True))
+    results = train(
+        [(x, d, best[d], s) for s in args.seeds for x in args.data for d in args.detectors]
+    )
     by_backbone = {
         detector_name(d): {
             x.stem: [results[x, d, best[d], s] for s in args.seeds] for x in args.data
