@@ -48,7 +48,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f'{self.config.stem}_seed{self.seed}'
+        return _run_name(self.config.stem, self.seed)
 
 
 def train_all(
@@ -141,7 +141,11 @@ def _identify(run: Run, processes: int) -> dict[str, Any]:
 def _read_results(file: Path) -> dict[str, dict[str, Any]]:
     lines = file.read_text().splitlines() if file.exists() else []
     records = [json.loads(line) for line in lines]
-    return {Run(Path(record['config']), record['seed']).name: record for record in records}
+    return {_run_name(record['config'], record['seed']): record for record in records}
+
+
+def _run_name(config: str, seed: int) -> str:
+    return f'{config}_seed{seed}'
 
 
 def _check_same(identity: dict[str, Any], record: dict[str, Any], file: Path) -> None:

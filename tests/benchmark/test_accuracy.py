@@ -123,6 +123,15 @@ def test_a_failure_ends_the_others_and_keeps_what_is_finished(make_run, tmp_path
     assert not Path('/proc', (tmp_path / 'endless').read_text()).exists()
 
 
+def test_finished_runs_whose_names_have_a_dot_are_not_repeated(make_run, tmp_path):
+    runs = [make_run(f'lr0.00{digit}') for digit in (1, 2)]
+    first = train_all(runs, tmp_path)
+    assert [result['config'] for result in first] == ['lr0.001', 'lr0.002']
+    # The stand-in fails where it has tested before.
+    assert train_all(runs, tmp_path) == first
+    assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 2
+
+
 def test_classifiers(make_run, tmp_path, capsys):
     results = train_all([make_run('classifier'), make_run('other_classifier')], tmp_path)
     assert results[0][TOP_1] == 0.325
