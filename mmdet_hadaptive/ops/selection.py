@@ -30,7 +30,8 @@ def gumbel_top_k(
 
     With soft = softmax((scores + noise) / temperature), the k largest values are chosen. Each
     chosen channel gets a scale that is exactly 1 and whose gradient is that of its soft value:
-    the straight-through estimator m = hard + soft - stop_gradient(soft).
+    the straight-through estimator m = hard + soft - stop_gradient(soft). Scores below single
+    precision are chosen by in single precision.
 
     Source: arXiv 2505.22226, section 3 (selection by Gumbel top-k).
 
@@ -38,7 +39,7 @@ def gumbel_top_k(
         scores: Shape (B, C), floating dtype.
         k: Number of channels to choose, 1 <= k <= C.
         temperature: Positive scalar.
-        noise: Shape (B, C). Drawn with :func:`gumbel_noise` if not given.
+        noise: Shape (B, C). Drawn with :func:`gumbel_noise` if not given, in float32 at least.
         reverse_gradient: Use hard + stop_gradient(soft) - soft, as in the authors' released
             code: the gradient that reaches the scores is negated.
 
@@ -50,19 +51,20 @@ def gumbel_top_k(
         ValueError: If ``scores`` is not (B, C), k is outside 1..C or ``noise`` has another shape.
     """
     _check_k(scores, k)
+    # In half precision, noise has so few values that channels tie.
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if noise is None:
-        noise = gumbel_noise(scores)
+        noise = gumbel_noise(exact)
     elif noise.shape != scores.shape:
         raise ValueError(
             f'noise must have the shape of scores {tuple(scores.shape)}, got {tuple(noise.shape)}'
         )
-    logits = scores + noise
+    logits = exact + noise
     # The order of the softmax is that of its logits; at a low temperature the softmax itself
     # underflows to ties at zero.
     indices = logits.detach().topk(k, dim=1).indices
     soft = (logits / temperature).softmax(dim=1).gather(1, indices)
     difference = soft.detach() - soft if reverse_gradient else soft - soft.detach()
-    # Under autocast the softmax is float32.
     return indices, (1 + difference).to(scores.dtype)
 
 

@@ -57,6 +57,18 @@ def test_scale_carries_the_gradient_of_the_soft_value(reverse):
     assert torch.allclose(scores.grad, -expected if reverse else expected, atol=1e-12)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_low_precision_chooses_as_single_precision_does(dtype):
+    scores = torch.rand(64, 96).to(dtype)
+    chosen = []
+    for values in (scores, scores.float()):
+        torch.manual_seed(0)
+        indices, scale = gumbel_top_k(values, 16, 1.0)
+        assert scale.dtype == values.dtype
+        chosen.append(indices)
+    assert torch.equal(*chosen)
+
+
 def test_order_survives_a_temperature_at_which_the_softmax_underflows():
     scores = torch.tensor([[0.0, 100.0, 50.0, 75.0]])
     indices, _ = gumbel_top_k(scores, 4, 0.01, torch.zeros(1, 4))
