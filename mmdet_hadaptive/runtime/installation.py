@@ -77,7 +77,14 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
         return 'setuptools has no pkg_resources, which mmengine imports', _INSTALL_SETUPTOOLS
     # These import what MMDetection stands on, such as pycocotools.
     import_module('mmdet.datasets')
-    import_module('mmdet.models')
+    try:
+        import_module('mmdet.models')
+    except TypeError as error:
+        # mmpretrain puts None in place of what it misses in transformers, and inherits from it.
+        if find_spec('transformers') is None:
+            raise
+        problem = f'mmpretrain cannot be imported beside transformers {version("transformers")}'
+        return f'{problem} ({error})', 'pip install "transformers<4.56"'
     return '', ''
 
 

@@ -71,6 +71,26 @@ def test_mmdet_without_what_it_imports(tmp_path, run, missing):
     check(output, missing, 'pip install mmengine==0.10.7 mmdet==3.3.0')
 
 
+def test_mmpretrain_beside_a_too_new_transformers(fake):
+    pytest.importorskip('mmpretrain', reason='needs mmpretrain: requirements-baselines.txt')
+    # All that mmpretrain imports of it is there but for what was removed.
+    source = """
+import sys, types
+class Module(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith('__') or name == 'find_pruneable_heads_and_indices':
+            raise AttributeError(name)
+        return type(name, (), {})
+for name in ('models.auto.auto_factory', 'activations', 'modeling_outputs', 'modeling_utils'):
+    for end in range(1, name.count('.') + 2):
+        full = '.'.join(['transformers', *name.split('.')[:end]])
+        sys.modules[full] = Module(full)
+sys.modules[__name__].__class__ = Module
+"""
+    output = fake(transformers=('5.0.0', source))
+    check(output, 'cannot be imported beside transformers 5.0.0', '"transformers<4.56"')
+
+
 def test_no_pkg_resources(tmp_path, run):
     code = (
         'import sys, mmdet, mmcv.ops, importlib.util as u; find = u.find_spec\n'
