@@ -131,12 +131,22 @@ def test_compiled_backbone(train, plain):
     assert mean_difference < 0.01
 
 
+def check_first_norms(record, plain, factor):
+    """The scores' gradients agree in each layer; in half precision they are sums that cancel."""
+    for layer, norms in zip(record.norms.values(), plain.norms.values(), strict=True):
+        assert 1 / factor < layer[0] / norms[0] < factor
+
+
 def test_bfloat16_autocast(train, plain):
-    record = train(context=torch.autocast('cpu', torch.bfloat16))
+    # A cast that is kept for the whole training would be that of the first weights.
+    record = train(context=torch.autocast('cpu', torch.bfloat16, cache_enabled=False))
     largest, mean_difference = differences(record, plain)
-    assert 1e-4 < largest < 0.2
-    assert mean_difference < 0.05
+    assert 1e-4 < largest < 0.03
+    assert mean_difference < 0.01
     assert record.dtypes == {torch.float32}
+    check_first_norms(record, plain, 2)
+    # They grow as the products learn.
+    assert all(norms[-1] > 10 * norms[0] for norms in record.norms.values())
 
 
 def test_gradient_accumulation(train, plain):
@@ -155,11 +165,10 @@ def test_gradient_clipping(train, plain):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
-def test_amp_on_a_gpu(train, plain, dtype):
+@pytest.mark.parametrize(('dtype', 'factor'), [('float16', 1.2), ('bfloat16', 2)])
+def test_amp_on_a_gpu(train, plain, dtype, factor):
     record = train(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=512.0)))
     largest, mean_difference = differences(record, plain)
     assert 1e-5 < largest < 0.2
     assert mean_difference < 0.05
-    for layer, norms in zip(record.norms.values(), plain.norms.values(), strict=True):
-        assert layer[0] == pytest.approx(norms[0], rel=0.2)
+    check_first_norms(record, plain, factor)
