@@ -185,10 +185,11 @@ def describe_times(own: list[float] | None, base: list[float] | None) -> list[st
 
 
 def draw_accuracy(entries: Iterable[Entry], results: Iterable[dict[str, Any]], out: Path) -> None:
-    """Draws accuracy over multiply-accumulates.
+    """Draws accuracy over measured time, or over multiply-accumulates.
 
     Args:
-        entries: The detectors; those without a result are left out.
+        entries: The detectors; those without a result are left out. Over PyTorch's times if all
+            others have them.
         results: As :func:`mmdet_hadaptive.benchmark.accuracy.train_all` returns them; of several
             seeds the mean is drawn, with a line from the smallest to the largest.
         out: The picture, PNG or what its suffix says.
@@ -208,6 +209,7 @@ def draw_accuracy(entries: Iterable[Entry], results: Iterable[dict[str, Any]], o
     # The legend names the best first.
     scored.sort(key=lambda entry: fmean(values[entry.name]), reverse=True)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
+    timed = all('PyTorch' in entry.seconds for entry in scored)
     # Ours are red, and none of the others.
     tab20 = plt.get_cmap('tab20').colors
     reds, colors = cycle(('tab:red', 'darkred', 'lightcoral')), cycle(tab20[:6] + tab20[8:])
@@ -216,7 +218,7 @@ def draw_accuracy(entries: Iterable[Entry], results: Iterable[dict[str, Any]], o
         seeds = values[entry.name]
         mean = fmean(seeds)
         axes.errorbar(
-            entry.costs.macs / 1e9,
+            median(entry.seconds['PyTorch']) * 1e3 if timed else entry.costs.macs / 1e9,
             mean,
             yerr=[[mean - min(seeds)], [max(seeds) - mean]],
             fmt='*' if ours else 'o',
@@ -226,7 +228,8 @@ def draw_accuracy(entries: Iterable[Entry], results: Iterable[dict[str, Any]], o
             label=entry.name.split('_')[1],
         )
     figure.legend(loc='outside right center')
-    axes.set(xlabel='multiply-accumulates (G) per image', ylabel='mAP')
+    cost = 'milliseconds per batch, PyTorch' if timed else 'multiply-accumulates (G) per image'
+    axes.set(xlabel=cost, ylabel='mAP')
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=150)
     plt.close(figure)

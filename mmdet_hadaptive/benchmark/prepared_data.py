@@ -23,7 +23,42 @@ train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(end={epochs}, T_max={epochs})
 """
-_SCRATCH = 'model = dict(backbone=dict(init_cfg=None))\n'
+_PIPELINE = """\
+train_pipeline = _base_.train_pipeline
+{change}
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
+"""
+_BACKBONE_RATE = """\
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
+"""
+_AFFINE = """\
+train_pipeline.insert(
+    2,
+    dict(
+        type='RandomAffine',
+        max_rotate_degree=10.0,
+        scaling_ratio_range=(0.8, 1.25),
+        max_shear_degree=0.0,
+        border_val=(123, 116, 103),
+    ),
+)
+"""
+# What each recipe does otherwise than the template does.
+RECIPES = {
+    'pretrained': '',
+    'scratch': 'model = dict(backbone=dict(init_cfg=None))\n',
+    'rate-0.5': 'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n',
+    'rate-2': 'optim_wrapper = dict(optimizer=dict(lr=4e-3))\n',
+    'backbone-rate-0.3': _BACKBONE_RATE.format(share=0.3),
+    'backbone-rate-0.1': _BACKBONE_RATE.format(share=0.1),
+    'frozen-stages': 'model = dict(backbone=dict(frozen_stages=1))\n',
+    'norm-eval': 'model = dict(backbone=dict(norm_eval=True))\n',
+    'faster-average': 'custom_hooks[-1].momentum *= 3\n',
+    'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
+    'expand-4': _PIPELINE.format(change="train_pipeline[1]['expand_ratio'] = (1, 4)"),
+    'no-colour': _PIPELINE.format(change='del train_pipeline[3]'),
+    'affine': _PIPELINE.format(change=_AFFINE),
+}
 _DETECTOR = """\
 custom_imports = {imports}
 model = dict(
@@ -35,21 +70,22 @@ optim_wrapper = dict(optimizer=dict(lr={learning_rate}))
 """
 
 
-def write_starts(config: Path, epochs: int, folder: Path) -> tuple[Path, Path]:
-    """Writes configs that train for some epochs, from scratch and from what a config names.
+def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
+    """Writes a config that trains prepared data by one of several recipes for some epochs.
 
-    They differ in nothing else. The learning rate falls to zero within the epochs, and the
-    averaged weights forget faster in a shorter training.
+    The learning rate falls to zero within the epochs, and the averaged weights forget faster in a
+    shorter training.
 
     Args:
         config: A config over ``ssdlite_hadaptive-s-pointwise-pretrained_bccd.py``, as
             ``tools/prepare_dataset.py`` writes it.
+        recipe: One of ``RECIPES``: 'pretrained' is the template's own, the others differ from it
+            in one thing.
         epochs: How long.
-        folder: Gets the files, ``<name>_scratch-<epochs>e.py`` and
-            ``<name>_pretrained-<epochs>e.py``.
+        folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``.
 
     Returns:
-        From scratch, and from weights.
+        The file.
 
     Raises:
         ValueError: If the config names no weights for the backbone.
@@ -57,11 +93,9 @@ def write_starts(config: Path, epochs: int, folder: Path) -> tuple[Path, Path]:
     settings = Config.fromfile(config)
     if not settings.model.backbone.get('init_cfg'):
         raise ValueError(f'{config} starts from scratch: give its backbone an init_cfg')
-    files = []
-    for start, more in (('scratch', _SCRATCH), ('pretrained', '')):
-        files.append(folder / f'{_data_name(config)}_{start}-{epochs}e.py')
-        write_whole(_render_length(config, epochs) + more, files[-1])
-    return tuple(files)
+    file = folder / f'{_data_name(config)}_{recipe}-{epochs}e.py'
+    write_whole(_render_length(config, epochs) + RECIPES[recipe], file)
+    return file
 
 
 def write_detector(
@@ -72,7 +106,7 @@ def write_detector(
     Data, anchors and recipe are those of the data's config, but for length and learning rate.
 
     Args:
-        config: As for :func:`write_starts`.
+        config: As for :func:`write_recipe`.
         detector: The config of an SSDLite, from which the backbone, the neck and the channels of
             the head are taken.
         epochs: How long.

@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from mmdet.registry import MODELS
@@ -83,6 +84,19 @@ def test_picture(tmp_path):
     assert red.sum() > 50
     with pytest.raises(ValueError, match='none of the results'):
         draw_accuracy([entry('other')], results, tmp_path / 'y.png')
+
+
+def test_the_picture_is_over_time_where_there_is_time(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plt, 'close', figures.append)
+    results = [{'config': 'ssdlite_other', 'coco/bbox_mAP': 0.5}]
+    for seconds in ((), [0.02, 0.03, 0.02]):
+        draw_accuracy([entry('ssdlite_other', seconds)], results, tmp_path / 'x.png')
+    counted, timed = (figure.axes[0] for figure in figures)
+    assert counted.get_xlabel() == 'multiply-accumulates (G) per image'
+    assert timed.get_xlabel() == 'milliseconds per batch, PyTorch'
+    (marker, *_) = timed.containers[0]
+    assert marker.get_xdata() == pytest.approx([20])
 
 
 def test_command(run, tmp_path):

@@ -10,10 +10,11 @@ from mmengine.registry import init_default_scope
 from mmdet_hadaptive.analysis.metrics import MAP
 from mmdet_hadaptive.benchmark import accuracy
 from mmdet_hadaptive.benchmark.prepared_data import (
+    RECIPES,
     detector_name,
     tabulate_detectors,
     write_detector,
-    write_starts,
+    write_recipe,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -27,29 +28,57 @@ DETECTORS = (
 )
 
 
-def test_they_differ_in_their_start_alone(tmp_path):
-    files = write_starts(PRETRAINED, 7, tmp_path)
-    scratch, pretrained = map(Config.fromfile, files)
-    whole = Config.fromfile(PRETRAINED)
-    assert pretrained.model.backbone.init_cfg == whole.model.backbone.init_cfg
-    assert scratch.model.backbone.init_cfg is None
-    scratch.model.backbone.init_cfg = pretrained.model.backbone.init_cfg
-    assert scratch.to_dict() == pretrained.to_dict()
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
+    template = Config.fromfile(write_recipe(PRETRAINED, 'pretrained', 7, tmp_path)).to_dict()
+    other = Config.fromfile(write_recipe(PRETRAINED, recipe, 7, tmp_path)).to_dict()
+    settings = {
+        'scratch': 'model',
+        'frozen-stages': 'model',
+        'norm-eval': 'model',
+        'faster-average': 'custom_hooks',
+        'expand-4': 'train_pipeline',
+        'no-colour': 'train_pipeline',
+        'affine': 'train_pipeline',
+    }
+    expected = {settings.get(recipe, 'optim_wrapper')} if recipe != 'pretrained' else set()
+    if 'train_pipeline' in expected:
+        assert (
+            other['train_dataloader']['dataset']['dataset'].pop('pipeline')
+            == (other['train_pipeline'])
+        )
+        del template['train_dataloader']['dataset']['dataset']['pipeline']
+    assert {key for key in template | other if template.get(key) != other.get(key)} == expected
+    init_default_scope('mmdet')
+    MODELS.build(other['model'])
+    pipeline = [step['type'] for step in other['train_pipeline']]
+    assert (pipeline[2] == 'RandomAffine') == (recipe == 'affine')
 
-    schedule = scratch.param_scheduler[1]
-    assert scratch.train_cfg.max_epochs == schedule.end == schedule.T_max == 7
+
+def test_scratch_has_no_weights(tmp_path):
+    file = write_recipe(PRETRAINED, 'scratch', 7, tmp_path)
+    assert Config.fromfile(file).model.backbone.init_cfg is None
+
+
+def test_the_length_of_a_training(tmp_path):
+    short, long = (
+        Config.fromfile(write_recipe(PRETRAINED, 'pretrained', epochs, tmp_path))
+        for epochs in (7, 14)
+    )
+    schedule = short.param_scheduler[1]
+    assert short.train_cfg.max_epochs == schedule.end == schedule.T_max == 7
     # Half of the training: each update of the averaged weights counts twice.
     (ratio,) = (
-        short.momentum / long.momentum
-        for short, long in zip(scratch.custom_hooks, whole.custom_hooks, strict=True)
-        if short.type == 'EMAHook'
+        a.momentum / b.momentum
+        for a, b in zip(short.custom_hooks, long.custom_hooks, strict=True)
+        if a.type == 'EMAHook'
     )
     assert ratio == pytest.approx(2)
 
 
 def test_a_config_from_scratch_is_refused(tmp_path):
     with pytest.raises(ValueError, match='starts from scratch: give its backbone an init_cfg'):
-        write_starts(CONFIGS / 'ssdlite_hadaptive-s-pointwise_bccd.py', 7, tmp_path)
+        write_recipe(CONFIGS / 'ssdlite_hadaptive-s-pointwise_bccd.py', 'scratch', 7, tmp_path)
 
 
 @pytest.mark.parametrize('name', DETECTORS)
@@ -58,7 +87,7 @@ def test_another_detector_by_the_same_recipe(tmp_path, name):
     file = write_detector(PRETRAINED, detector, 7, 4e-3, tmp_path)
     assert file.name == f'{PRETRAINED.stem}_{detector_name(detector)}-7e-lr0.004.py'
     trained, other = Config.fromfile(file), Config.fromfile(detector)
-    scratch = Config.fromfile(write_starts(PRETRAINED, 7, tmp_path)[0])
+    scratch = Config.fromfile(write_recipe(PRETRAINED, 'scratch', 7, tmp_path))
     assert trained.optim_wrapper.optimizer.lr == 4e-3
     for key, values in scratch.to_dict().items():
         if key not in ('model', 'optim_wrapper', 'custom_imports'):
@@ -117,6 +146,7 @@ def test_each_backbone_has_the_learning_rate_that_is_best_for_it(monkeypatch, tm
     detectors = [ROOT / 'configs' / name for name in (DETECTORS[0], DETECTORS[3])]
     words = ['compare_backbones.py', *data, '--detectors', *detectors, '--epochs', 2]
     words += ['--seeds', 3, 4, '--learning-rates', 0.001, 0.002, '--work-dir', tmp_path / 'work']
+    words += ['--picture', tmp_path / 'picture.png']
     monkeypatch.setattr(sys, 'argv', list(map(str, words)))
     runpy.run_path(str(ROOT / 'tools/development/compare_backbones.py'), run_name='__main__')
     assert trained[:4] == [
@@ -133,3 +163,4 @@ def test_each_backbone_has_the_learning_rate_that_is_best_for_it(monkeypatch, tm
     tried, compared = capsys.readouterr().out.split('\n\n')
     assert '| ghostnet | 0.499 | 0.498 |' in tried
     assert '| ghostnet | 0.499 ± 0.000 | 0.499 ± 0.000 | 0.499 | +0.097 |' in compared
+    assert (tmp_path / 'picture.png').stat().st_size > 1000

@@ -1,15 +1,18 @@
 """Trains SSDLite with several backbones from scratch on prepared data sets, by the same recipe.
 
 The learning rate of each is the best of several on the first data set with the first seed. Prints
-what was tried, mean and spread over the seeds, and a paired test. Resumes where it stopped.
+what was tried, mean and spread over the seeds, and a paired test. Resumes where it stopped. With
+--picture it times the detectors, too: on a machine that does nothing else.
 """
 
 import argparse
 from pathlib import Path
+from statistics import mean
 
 from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.analysis.metrics import MAP
 from mmdet_hadaptive.benchmark.accuracy import Run, train_all
+from mmdet_hadaptive.benchmark.cost_comparison import draw_accuracy, load_entry, measure_times
 from mmdet_hadaptive.benchmark.prepared_data import (
     detector_name,
     tabulate_detectors,
@@ -42,6 +45,9 @@ def main() -> None:
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/backbones'))
     parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
+    parser.add_argument(
+        '--picture', type=Path, metavar='FILE', help='mean mAP over the time of an image'
+    )
     args = parser.parse_args()
     folder = args.work_dir / 'configs'
 
@@ -69,6 +75,15 @@ def main() -> None:
         for d in args.detectors
     }
     print(tabulate_detectors(by_backbone, detector_name(args.detectors[0])))
+    if args.picture:
+        entries = [load_entry(detector) for detector in args.detectors]
+        measure_times(entries, batch=1, threads=2, rounds=30)
+        means = [
+            {'config': d.stem, MAP: mean(results[x, d, best[d], s][MAP] for x in args.data)}
+            for d in args.detectors
+            for s in args.seeds
+        ]
+        draw_accuracy(entries, means, args.picture)
 
 
 if __name__ == '__main__':

@@ -61,7 +61,9 @@ def main() -> None:
     )
     parser.add_argument('--markdown', type=Path, metavar='FILE')
     parser.add_argument('--csv', type=Path, metavar='FILE')
-    parser.add_argument('--picture', type=Path, metavar='FILE', help='mAP over MACs; needs results')
+    parser.add_argument(
+        '--picture', type=Path, metavar='FILE', help='mAP over time, or MACs; needs results'
+    )
     parser.add_argument('--results', type=Path, help='results.jsonl of run_benchmark.py')
     args = parser.parse_args()
     if bool(args.picture) != bool(args.results):

@@ -1,4 +1,4 @@
-"""Trains configs from the weights that they name and from scratch, of several lengths.
+"""Trains prepared data sets by several recipes, of several lengths.
 
 Prints mean and spread over the seeds. Resumes where it stopped.
 """
@@ -7,30 +7,36 @@ import argparse
 from pathlib import Path
 
 from mmdet_hadaptive.benchmark.accuracy import Run, tabulate_comparison, train_all
-from mmdet_hadaptive.benchmark.prepared_data import write_starts
+from mmdet_hadaptive.benchmark.prepared_data import RECIPES, write_recipe
 
 
 def main() -> None:
-    """Writes the configs, trains them and prints a table for each."""
+    """Writes the configs, trains them and prints a table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('configs', type=Path, nargs='+', help='each starts from weights')
+    parser.add_argument('data', type=Path, nargs='+', help='as prepare_dataset.py writes them')
+    parser.add_argument(
+        '--recipes',
+        nargs='+',
+        choices=RECIPES,
+        default=['scratch', 'pretrained'],
+        help='the longest training by the first is what the others are compared with',
+    )
     parser.add_argument('--epochs', type=int, nargs='+', default=[4, 7, 14])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/starts'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/recipes'))
     parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
     args = parser.parse_args()
-    folder = args.work_dir / 'configs'
+    folder, lengths = args.work_dir / 'configs', sorted(args.epochs)
     groups = [
-        [file for epochs in sorted(args.epochs) for file in write_starts(config, epochs, folder)]
-        for config in args.configs
+        [write_recipe(data, recipe, n, folder) for n in lengths for recipe in args.recipes]
+        for data in args.data
     ]
     runs = [Run(file, seed) for seed in args.seeds for files in groups for file in files]
     results = train_all(runs, args.work_dir, args.jobs)
     for files in groups:
         names = [file.stem for file in files]
         same_data = [result for result in results if result['config'] in names]
-        # The longest training from scratch is the last but one.
-        print(tabulate_comparison(same_data, names[-2]), end='\n\n')
+        print(tabulate_comparison(same_data, names[-len(args.recipes)]), end='\n\n')
 
 
 if __name__ == '__main__':
