@@ -166,5 +166,22 @@ def test_tables_have_the_measured_scores(page, file):
     assert sorted(rows) == measured
 
 
+def test_the_comparison_of_backbones_is_that_of_its_results():
+    page = (DOCS / 'benchmark.md').read_text()
+    scores = defaultdict(dict)
+    for line in (DOCS / 'backbones_results.jsonl').read_text().splitlines():
+        result = json.loads(line)
+        if 'note' not in result:
+            backbone, rate = re.fullmatch(r'fruit_(.+)-7e-lr(.+)', result['config']).groups()
+            scores[backbone][float(rate), result['seed']] = result[MAP]
+    assert len(scores) == 5
+    for backbone, by_run in scores.items():
+        tried = {rate: by_run[rate, 0] for rate in (0.001, 0.002, 0.004)}
+        assert f'| {backbone} | {" | ".join(f"{x:.3f}" for x in tried.values())} |' in page
+        best = max(tried, key=tried.get)
+        spread = format_spread([by_run[best, seed] for seed in range(3)])
+        assert f'| {backbone} | {spread} | {spread[:5]} |' in page
+
+
 def test_the_readme_is_short():
     assert README.count('\n') <= 200
