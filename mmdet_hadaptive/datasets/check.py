@@ -109,7 +109,7 @@ def read_coco(
         return {}, [Finding(True, problem, 'Write or copy it again')]
     if test_mode and isinstance(coco, dict):
         coco.setdefault('annotations', [])
-    return coco, _check_format(coco, annotation_file)
+    return coco, check_format(coco, annotation_file)
 
 
 def check_annotations(
@@ -147,7 +147,16 @@ def check_annotations(
     return sorted(findings, key=lambda finding: not finding.is_error)
 
 
-def _check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
+def check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
+    """Checks that what was read from a JSON file has COCO's format.
+
+    Args:
+        coco: Content of the annotation file.
+        annotation_file: The file, to be named.
+
+    Returns:
+        The errors; see :func:`read_coco` for what holds without any.
+    """
     remedy = 'Convert it to COCO format (images, annotations, categories)'
     missing = [
         name for name in _KEYS if not isinstance(coco, dict) or not isinstance(coco.get(name), list)

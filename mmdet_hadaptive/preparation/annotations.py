@@ -1,5 +1,6 @@
 """What a folder says about its images, whatever its format."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -89,6 +90,15 @@ def split_from_words(names: Iterable[str]) -> str | None:
     return None
 
 
+def finite_number(text: str | None) -> float | None:
+    """The number that a text is; None if it is none, or not finite."""
+    try:
+        value = float(text or '')
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 class ImageIndex:
     """Finds the image that an annotation is about.
 
@@ -112,7 +122,8 @@ class ImageIndex:
             Of the images of that name the one that shares most folders with the annotation; None
             if there is none, or if several are equally near.
         """
-        name = name or annotation.name
+        # Some tools write paths of Windows.
+        name = (name or annotation.name).replace('\\', '/')
         stem = Path(name).stem
         candidates = self._by_stem.get(stem, [])
         exact = [path for path in candidates if path.as_posix().endswith('/' + name)]

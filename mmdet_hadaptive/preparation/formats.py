@@ -1,15 +1,12 @@
-"""Reads Pascal VOC XML, YOLO text files and COCO JSON."""
+"""Finds out how a folder is annotated; reads Pascal VOC XML and COCO JSON."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import yaml
-
-from ..datasets import check_coco
+from ..datasets.check import check_annotations, check_format
 from ..datasets.findings import find_places
 from .annotations import (
     ImageIndex,
@@ -17,12 +14,12 @@ from .annotations import (
     LabeledFolder,
     LabeledImage,
     find_images,
+    finite_number,
     split_from_path,
     split_from_words,
 )
 from .errors import PreparationError
-
-_CLASS_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
+from .yolo import is_yolo, read_yolo, yolo_label
 
 
 def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
@@ -65,7 +62,9 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
                 boxless.append(f'{path}: {(item.findtext("name") or "").strip() or "no name"}')
             else:
                 boxes.append(box)
-        size = tuple(int(_number(root.findtext(f'size/{key}')) or 0) for key in ('width', 'height'))
+        size = tuple(
+            int(finite_number(root.findtext(f'size/{key}')) or 0) for key in ('width', 'height')
+        )
         split = sets.get(image.stem) or split_from_path(image, folder)
         images.append(LabeledImage(image, tuple(boxes), split, size if all(size) else None))
     used = {image.path for image in images}
@@ -86,63 +85,10 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     return LabeledFolder(images, _ordered(found, classes), findings)
 
 
-def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
-    """Reads one text file per image, of lines ``class x y width height`` in parts of the image.
-
-    Polygons become the box around them. The names of the classes are those of a YAML file
-    with ``names``, or the lines of ``classes.txt``, ``obj.names``, ``labels.txt`` or
-    ``_darknet.labels``. An image without a text file is background. The splits are those of the
-    YAML file, or of folders called ``train``, ``val`` and the like.
-
-    Args:
-        folder: Where the files are, however deep.
-        classes: Names of the classes 0, 1, ..., in place of those in the folder.
-
-    Returns:
-        All images.
-
-    Raises:
-        PreparationError: If the names are not known, or a YAML file is none.
-    """
-    description = _read_yolo_description(folder)
-    names = list(classes) or _yolo_classes(folder, description)
-    images, wrong, unknown = [], [], []
-    for image in find_images(folder):
-        label = _yolo_label(image)
-        boxes = []
-        lines = label.read_text(errors='replace').splitlines() if label.is_file() else []
-        for number, line in enumerate(lines, 1):
-            values = [_number(word) for word in line.split()]
-            if not values:
-                continue
-            box = _read_yolo_values(values)
-            if box is None:
-                wrong.append(f'{label}:{number}')
-            elif not box[0] < len(names):
-                unknown.append(f'{label}:{number}: class {box[0]}')
-            else:
-                boxes.append(LabeledBox(names[box[0]], box[1]))
-        split = _yolo_split(image, folder, description)
-        images.append(LabeledImage(image, tuple(boxes), split, relative=True))
-    if unknown:
-        raise PreparationError(
-            f'{len(unknown)} lines have a class of which no name is known, first {unknown[0]}; '
-            f'known are {names}: name all with --classes, in the order of their numbers'
-        )
-    return LabeledFolder(
-        images,
-        names,
-        find_places(
-            False,
-            'lines are not "class x y width height" or a polygon',
-            'They are left out',
-            wrong,
-        ),
-    )
-
-
 def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads COCO's JSON, one file for each split.
+
+    Annotations without ``iscrowd`` or ``area`` are read just so: some tools do not write them.
 
     Args:
         folder: Where annotation files and images are, however deep.
@@ -160,7 +106,15 @@ def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     found: dict[str, None] = {}
     missing = []
     for path, coco in _coco_files(folder):
-        errors = [f for f in check_coco(path, None, _names(coco), test_mode=True) if f.is_error]
+        for item in coco['annotations'] if isinstance(coco['annotations'], list) else []:
+            if isinstance(item, dict):
+                item.setdefault('iscrowd', 0)
+                # Of the box, later.
+                item.setdefault('area', 0.0)
+        found_wrong = check_format(coco, path) or check_annotations(
+            coco, path, None, _names(coco), test_mode=True
+        )
+        errors = [finding for finding in found_wrong if finding.is_error]
         if errors:
             raise PreparationError(f'{path}: {errors[0].describe(3)}')
         names = {category['id']: category['name'] for category in coco['categories']}
@@ -215,7 +169,7 @@ def find_format(folder: Path) -> str:
     found = []
     if any(_is_voc(path) for path in folder.rglob('*.xml')):
         found.append('voc')
-    if any(_yolo_label(image).is_file() and _is_yolo(_yolo_label(image)) for image in images):
+    if any(yolo_label(image).is_file() and is_yolo(yolo_label(image)) for image in images):
         found.append('yolo')
     if next(_coco_files(folder), None):
         found.append('coco')
@@ -227,14 +181,6 @@ def find_format(folder: Path) -> str:
             'files beside them nor COCO JSON: convert the annotations to one of these'
         )
     return found[0]
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or '')
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _ordered(found: list[str], classes: Sequence[str]) -> list[str]:
@@ -255,7 +201,9 @@ def _is_voc(path: Path) -> bool:
 
 def _read_voc_object(item: ElementTree.Element) -> LabeledBox | None:
     name = ' '.join((item.findtext('name') or '').split())
-    corners = [_number(item.findtext(f'bndbox/{k}')) for k in ('xmin', 'ymin', 'xmax', 'ymax')]
+    corners = [
+        finite_number(item.findtext(f'bndbox/{k}')) for k in ('xmin', 'ymin', 'xmax', 'ymax')
+    ]
     if not name or None in corners:
         return None
     return LabeledBox(name, tuple(corners), item.findtext('difficult', '0').strip() == '1')
@@ -270,80 +218,6 @@ def _read_image_sets(folder: Path) -> dict[str, str]:
                 line.split()[0]: split for line in path.read_text().splitlines() if line.split()
             }
     return sets
-
-
-def _yolo_label(image: Path) -> Path:
-    """Beside the image, or in ``labels`` where the image is in ``images``."""
-    beside = image.with_suffix('.txt')
-    parts = list(image.parts)
-    if 'images' in parts and not beside.is_file():
-        place = len(parts) - 1 - parts[::-1].index('images')
-        parts[place] = 'labels'
-        return Path(*parts).with_suffix('.txt')
-    return beside
-
-
-def _is_yolo(label: Path) -> bool:
-    lines = label.read_text(errors='replace').splitlines()
-    return any(_read_yolo_values([_number(word) for word in line.split()]) for line in lines)
-
-
-def _read_yolo_values(
-    values: Sequence[float | None],
-) -> tuple[int, tuple[float, float, float, float]] | None:
-    """Class and corners of a line; None if it is not as it should be."""
-    if len(values) < 5 or None in values or values[0] < 0 or values[0] % 1:
-        return None
-    # The sixth value is a confidence.
-    if len(values) in (5, 6):
-        x, y, width, height = values[1:5]
-        if width < 0 or height < 0 or max(values[1:5]) > 2:
-            return None
-        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    elif len(values) % 2:
-        xs, ys = values[1::2], values[2::2]
-        corners = (min(xs), min(ys), max(xs), max(ys))
-    else:
-        return None
-    return int(values[0]), corners
-
-
-def _read_yolo_description(folder: Path) -> dict[str, Any]:
-    for path in sorted([*folder.rglob('*.yaml'), *folder.rglob('*.yml')]):
-        try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PreparationError(f'{path} is no YAML: {error}'.replace('\n', ' ')) from error
-        if isinstance(content, dict) and 'names' in content:
-            return content | {'': path}
-    return {}
-
-
-def _yolo_classes(folder: Path, description: dict[str, Any]) -> list[str]:
-    names = description.get('names')
-    if isinstance(names, dict):
-        names = [names[key] for key in sorted(names)]
-    if isinstance(names, list):
-        return list(map(str, names))
-    for file in _CLASS_FILES:
-        for path in folder.rglob(file):
-            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    raise PreparationError(
-        f'{folder} does not say what its classes are called, neither in a data.yaml nor in '
-        f'{" or ".join(_CLASS_FILES)}: name them with --classes, in the order of their numbers'
-    )
-
-
-def _yolo_split(image: Path, folder: Path, description: dict[str, Any]) -> str | None:
-    for split in ('train', 'val', 'test'):
-        places = description.get(split) or []
-        for place in [places] if isinstance(places, str) else places:
-            start = description[''].parent / str(description.get('path') or '')
-            # Roboflow writes ../train/images for train/images.
-            for root in (start / place, start / place.removeprefix('../')):
-                if root.resolve() in image.resolve().parents:
-                    return split
-    return split_from_path(image, folder)
 
 
 def _names(coco: dict[str, Any]) -> list[str]:

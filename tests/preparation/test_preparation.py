@@ -274,6 +274,37 @@ def test_yolo_lines(tmp_path):
     assert [place.rpartition(':')[2] for place in finding.places] == ['4', '5', '6']
 
 
+def test_yolo_lists_of_images(tmp_path):
+    folder = tmp_path / 'pets'
+    write_yolo(folder, {f'all/{Path(name).name}': image for name, image in IMAGES.items()})
+    (folder / 'data.yaml').write_text('train: train.txt\nval: val.txt\nnames: [cat, dog]\n')
+    # As darknet, Ultralytics and tools on Windows write them.
+    (folder / 'train.txt').write_text('/elsewhere/a.png\n\n./all/images/b.png\n')
+    (folder / 'val.txt').write_text('all\\images\\d.png\nall/images/gone.png\n')
+    result = prepare_dataset(folder, tmp_path / 'out')
+    # What no list names is trained on.
+    assert read_back(tmp_path / 'out', 'train').keys() == {'a', 'b', 'c'}
+    assert read_back(tmp_path / 'out', 'val').keys() == {'d'}
+    [finding] = [f for f in result.findings if 'lists' in f.problem]
+    assert finding.places == (f'{folder}/val.txt: all/images/gone.png',)
+
+
+def test_coco_without_what_some_tools_leave_out(tmp_path):
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    for path in folder.rglob('*.json'):
+        coco = json.loads(path.read_text())
+        for item in coco['annotations']:
+            del item['iscrowd'], item['area']
+        path.write_text(json.dumps(coco))
+    prepare_dataset(folder, tmp_path / 'out')
+    written = json.loads((tmp_path / 'out/annotations/instances_train.json').read_text())
+    assert [(a['area'], a['iscrowd']) for a in written['annotations']] == [
+        (a['bbox'][2] * a['bbox'][3], 0) for a in written['annotations']
+    ]
+    assert len(written['annotations']) == 3
+
+
 def test_order_of_the_classes(tmp_path):
     write_voc(tmp_path / 'pets')
     result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', classes=['dog', 'bird', 'cat'])
