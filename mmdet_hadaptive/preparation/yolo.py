@@ -168,7 +168,8 @@ def _read_splits(
                 if not root.is_file():
                     splits.setdefault(root.resolve(), split)
                     continue
-                for name in filter(None, map(str.strip, root.read_text().splitlines())):
+                lines = root.read_text(errors='replace').splitlines()
+                for name in filter(None, map(str.strip, lines)):
                     image = index.find(root, name.removeprefix('./'))
                     if image is None:
                         missing.append(f'{root}: {name}')

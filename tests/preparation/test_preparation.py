@@ -276,7 +276,8 @@ def test_yolo_lines(tmp_path):
 
 def test_yolo_lists_of_images(tmp_path):
     folder = tmp_path / 'pets'
-    write_yolo(folder, {f'all/{Path(name).name}': image for name, image in IMAGES.items()})
+    images = {f'all/{Path(name).name}': image for name, image in IMAGES.items()}
+    write_yolo(folder, images | {'other/b': IMAGES['train/c']})
     (folder / 'data.yaml').write_text('train: train.txt\nval: val.txt\nnames: [cat, dog]\n')
     # As darknet, Ultralytics and tools on Windows write them.
     (folder / 'train.txt').write_text('/elsewhere/a.png\n\n./all/images/b.png\n')
