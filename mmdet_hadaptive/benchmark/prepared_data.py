@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from scipy.stats import wilcoxon
 
@@ -168,6 +170,31 @@ def tabulate_detectors(
         spreads = [format_spread(values) for values in scores.values()]
         rows.append((name, *spreads, f'{average:.3f}', *compared))
     return markdown_table(('backbone', *sets, 'mean mAP', 'difference', 'p'), rows)
+
+
+def draw_lengths(
+    scores: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], out: Path
+) -> None:
+    """Draws accuracy over the length of the training.
+
+    Args:
+        scores: For each data set, for each recipe, for each number of epochs, the mAP of the seeds.
+            The mean is drawn, with a line from the smallest to the largest.
+        out: The picture, PNG or what its suffix says.
+    """
+    figure = Figure(figsize=(4 * len(scores), 3.4), layout='constrained')
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, (data, by_recipe) in zip(panels, scores.items(), strict=True):
+        for recipe, by_length in by_recipe.items():
+            lengths, seeds = [*by_length], [*by_length.values()]
+            means = np.mean(seeds, axis=1)
+            reach = means - np.min(seeds, axis=1), np.max(seeds, axis=1) - means
+            axes.errorbar(lengths, means, yerr=reach, marker='o', capsize=3, label=recipe)
+        axes.set(title=data, xlabel='epochs', xticks=lengths)
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel='mAP')
+    panels[0].legend()
+    figure.savefig(out, dpi=100)
 
 
 def _data_name(config: Path) -> str:

@@ -1,13 +1,16 @@
+import re
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.analysis.metrics import MAP
+from mmdet_hadaptive.analysis.metrics import MAP, MAP_50
 from mmdet_hadaptive.benchmark import accuracy
 from mmdet_hadaptive.benchmark.prepared_data import (
     RECIPES,
@@ -53,6 +56,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     MODELS.build(other['model'])
     pipeline = [step['type'] for step in other['train_pipeline']]
     assert (pipeline[2] == 'RandomAffine') == (recipe == 'affine')
+    assert ('PhotoMetricDistortion' in pipeline) == (recipe != 'no-colour')
 
 
 def test_scratch_has_no_weights(tmp_path):
@@ -163,4 +167,50 @@ def test_each_backbone_has_the_learning_rate_that_is_best_for_it(monkeypatch, tm
     tried, compared = capsys.readouterr().out.split('\n\n')
     assert '| ghostnet | 0.499 | 0.498 |' in tried
     assert '| ghostnet | 0.499 ± 0.000 | 0.499 ± 0.000 | 0.499 | +0.097 |' in compared
+    assert (tmp_path / 'picture.png').stat().st_size > 1000
+
+
+def test_recipes_are_compared_and_drawn_by_length(monkeypatch, tmp_path, capsys):
+    """From the weights 0.2 ahead after two epochs and 0.1 after four; the second seed adds 0.02."""
+    drawn = []
+
+    def train(runs, folder, jobs):
+        return [
+            dict(config=run.config.stem, seed=run.seed)
+            | {MAP: score(run.config.stem) + 0.02 * run.seed, MAP_50: 0.5}
+            for run in runs
+        ]
+
+    def score(config):
+        data, recipe, length = re.fullmatch('(.+)_(.+)-(.)e', config).groups()
+        gain = {'scratch': 0, 'pretrained': 0.4 / int(length)}[recipe]
+        return {'fruit': 0.1, 'cards': 0.3}[data] + gain
+
+    def errorbar(axes, lengths, means, yerr, **options):
+        drawn.append((axes, options['label'], lengths, means, yerr))
+
+    monkeypatch.setattr(accuracy, 'train_all', train)
+    monkeypatch.setattr(Axes, 'errorbar', errorbar)
+    monkeypatch.setattr(Axes, 'legend', lambda axes: None)
+    data = [tmp_path / f'{name}_prepared.py' for name in ('fruit', 'cards')]
+    for file in data:
+        file.write_text(f"_base_ = '{PRETRAINED}'\n")
+    words = ['compare_recipes.py', *data, '--epochs', 4, 2, '--seeds', 0, 1]
+    words += ['--work-dir', tmp_path / 'work', '--picture', tmp_path / 'picture.png']
+    monkeypatch.setattr(sys, 'argv', list(map(str, words)))
+    runpy.run_path(str(ROOT / 'tools/development/compare_recipes.py'), run_name='__main__')
+    fruit, cards, _ = capsys.readouterr().out.split('\n\n')
+    assert '| fruit_pretrained-2e | 2 | 0.310 ± 0.014 | 0.500 ± 0.000 | +0.200 ± 0.000 |' in fruit
+    assert '| cards_pretrained-4e | 2 | 0.410 ± 0.014 | 0.500 ± 0.000 | +0.100 ± 0.000 |' in cards
+    expected = {
+        ('fruit_prepared', 'scratch'): (0.11, 0.11),
+        ('fruit_prepared', 'pretrained'): (0.31, 0.21),
+        ('cards_prepared', 'scratch'): (0.31, 0.31),
+        ('cards_prepared', 'pretrained'): (0.51, 0.41),
+    }
+    assert [(axes.get_title(), label) for axes, label, *_ in drawn] == [*expected]
+    for (_, _, lengths, means, reach), values in zip(drawn, expected.values(), strict=True):
+        assert lengths == [2, 4]
+        assert means == pytest.approx(values)
+        assert np.allclose(reach, 0.01)
     assert (tmp_path / 'picture.png').stat().st_size > 1000
