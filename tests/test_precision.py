@@ -164,8 +164,10 @@ def test_gradient_clipping(train, plain):
     assert differences(record, plain)[1] < 0.05
 
 
+# Rounding adds to a norm as the root of squares, and bfloat16 rounds eight times as coarsely:
+# (1 + 64 (1.2^2 - 1))^0.5.
 @pytest.mark.gpu
-@pytest.mark.parametrize(('dtype', 'factor'), [('float16', 1.2), ('bfloat16', 2)])
+@pytest.mark.parametrize(('dtype', 'factor'), [('float16', 1.2), ('bfloat16', 5.4)])
 def test_amp_on_a_gpu(train, plain, dtype, factor):
     record = train(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=512.0)))
     largest, mean_difference = differences(record, plain)
