@@ -95,7 +95,7 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
     settings = Config.fromfile(config)
     if not settings.model.backbone.get('init_cfg'):
         raise ValueError(f'{config} starts from scratch: give its backbone an init_cfg')
-    file = folder / f'{_data_name(config)}_{recipe}-{epochs}e.py'
+    file = folder / f'{data_name(config)}_{recipe}-{epochs}e.py'
     write_whole(_render_length(config, epochs) + RECIPES[recipe], file)
     return file
 
@@ -128,9 +128,14 @@ def write_detector(
         learning_rate=learning_rate,
     )
     name = detector_name(detector)
-    file = folder / f'{_data_name(config)}_{name}-{epochs}e-lr{learning_rate:g}.py'
+    file = folder / f'{data_name(config)}_{name}-{epochs}e-lr{learning_rate:g}.py'
     write_whole(_render_length(config, epochs) + text, file)
     return file
+
+
+def data_name(config: Path) -> str:
+    """What the name of a prepared config says its data are."""
+    return config.stem.removesuffix('_prepared')
 
 
 def detector_name(detector: Path) -> str:
@@ -195,10 +200,6 @@ def draw_lengths(
     panels[0].set(ylabel='mAP')
     panels[0].legend()
     figure.savefig(out, dpi=100)
-
-
-def _data_name(config: Path) -> str:
-    return config.stem.removesuffix('_prepared')
 
 
 def _render_length(config: Path, epochs: int) -> str:

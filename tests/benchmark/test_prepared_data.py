@@ -203,10 +203,10 @@ def test_recipes_are_compared_and_drawn_by_length(monkeypatch, tmp_path, capsys)
     assert '| fruit_pretrained-2e | 2 | 0.310 ± 0.014 | 0.500 ± 0.000 | +0.200 ± 0.000 |' in fruit
     assert '| cards_pretrained-4e | 2 | 0.410 ± 0.014 | 0.500 ± 0.000 | +0.100 ± 0.000 |' in cards
     expected = {
-        ('fruit_prepared', 'scratch'): (0.11, 0.11),
-        ('fruit_prepared', 'pretrained'): (0.31, 0.21),
-        ('cards_prepared', 'scratch'): (0.31, 0.31),
-        ('cards_prepared', 'pretrained'): (0.51, 0.41),
+        ('fruit', 'scratch'): (0.11, 0.11),
+        ('fruit', 'pretrained'): (0.31, 0.21),
+        ('cards', 'scratch'): (0.31, 0.31),
+        ('cards', 'pretrained'): (0.51, 0.41),
     }
     assert [(axes.get_title(), label) for axes, label, *_ in drawn] == [*expected]
     for (_, _, lengths, means, reach), values in zip(drawn, expected.values(), strict=True):

@@ -14,6 +14,7 @@ from mmdet_hadaptive.analysis.metrics import MAP
 from mmdet_hadaptive.benchmark.accuracy import Run, train_all
 from mmdet_hadaptive.benchmark.cost_comparison import draw_accuracy, load_entry, measure_times
 from mmdet_hadaptive.benchmark.prepared_data import (
+    data_name,
     detector_name,
     tabulate_detectors,
     write_detector,
@@ -62,7 +63,7 @@ def main() -> None:
     tried = train([(first, d, rate, seed) for d in args.detectors for rate in rates])
     scores = {d: [tried[first, d, rate, seed][MAP] for rate in rates] for d in args.detectors}
     rows = [(detector_name(d), *(f'{s:.3f}' for s in values)) for d, values in scores.items()]
-    print(markdown_table((first.stem, *(f'{rate:g}' for rate in rates)), rows), end='\n\n')
+    print(markdown_table((data_name(first), *(f'{rate:g}' for rate in rates)), rows), end='\n\n')
 
     best = {d: max(zip(values, rates, strict=True))[1] for d, values in scores.items()}
     results = train(
@@ -70,7 +71,7 @@ def main() -> None:
     )
     by_backbone = {
         detector_name(d): {
-            x.stem: [results[x, d, best[d], s] for s in args.seeds] for x in args.data
+            data_name(x): [results[x, d, best[d], s] for s in args.seeds] for x in args.data
         }
         for d in args.detectors
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmdet_hadaptive.analysis.metrics import MAP
 from mmdet_hadaptive.benchmark.accuracy import Run, tabulate_comparison, train_all
-from mmdet_hadaptive.benchmark.prepared_data import RECIPES, draw_lengths, write_recipe
+from mmdet_hadaptive.benchmark.prepared_data import RECIPES, data_name, draw_lengths, write_recipe
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
             scores[result['config']].append(result[MAP])
         draw_lengths(
             {
-                data.stem: {
+                data_name(data): {
                     recipe: {n: scores[configs[data, recipe, n].stem] for n in lengths}
                     for recipe in args.recipes
                 }
