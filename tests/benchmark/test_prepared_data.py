@@ -42,6 +42,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
         'faster-average': 'custom_hooks',
         'expand-4': 'train_pipeline',
         'no-colour': 'train_pipeline',
+        'less-colour': 'train_pipeline',
         'affine': 'train_pipeline',
     }
     expected = {settings.get(recipe, 'optim_wrapper')} if recipe != 'pretrained' else set()
