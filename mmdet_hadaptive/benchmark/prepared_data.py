@@ -64,6 +64,7 @@ RECIPES = {
     'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
     'expand-4': _PIPELINE.format(change="train_pipeline[1]['expand_ratio'] = (1, 4)"),
     'no-colour': _PIPELINE.format(change='del train_pipeline[3]'),
+    'hsv': _PIPELINE.format(change="train_pipeline[3] = dict(type='YOLOXHSVRandomAug')"),
     'less-colour': _PIPELINE.format(change=_LESS_COLOUR),
     'affine': _PIPELINE.format(change=_AFFINE),
 }

@@ -43,6 +43,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
         'expand-4': 'train_pipeline',
         'no-colour': 'train_pipeline',
         'less-colour': 'train_pipeline',
+        'hsv': 'train_pipeline',
         'affine': 'train_pipeline',
     }
     expected = {settings.get(recipe, 'optim_wrapper')} if recipe != 'pretrained' else set()
@@ -57,7 +58,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     MODELS.build(other['model'])
     pipeline = [step['type'] for step in other['train_pipeline']]
     assert (pipeline[2] == 'RandomAffine') == (recipe == 'affine')
-    assert ('PhotoMetricDistortion' in pipeline) == (recipe != 'no-colour')
+    assert ('PhotoMetricDistortion' in pipeline) == (recipe not in ('no-colour', 'hsv'))
 
 
 def test_scratch_has_no_weights(tmp_path):
