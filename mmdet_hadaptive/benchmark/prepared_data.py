@@ -33,6 +33,9 @@ train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
+# It does not take what RandomFlip returns, a view.
+_HSV = """\
+train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]"""
 _LESS_COLOUR = """\
 train_pipeline[3].update(
     brightness_delta=16, contrast_range=(0.75, 1.25), saturation_range=(0.75, 1.25), hue_delta=9
@@ -64,7 +67,7 @@ RECIPES = {
     'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
     'expand-4': _PIPELINE.format(change="train_pipeline[1]['expand_ratio'] = (1, 4)"),
     'no-colour': _PIPELINE.format(change='del train_pipeline[3]'),
-    'hsv': _PIPELINE.format(change="train_pipeline[3] = dict(type='YOLOXHSVRandomAug')"),
+    'hsv': _PIPELINE.format(change=_HSV),
     'less-colour': _PIPELINE.format(change=_LESS_COLOUR),
     'affine': _PIPELINE.format(change=_AFFINE),
 }
