@@ -24,21 +24,25 @@ custom_hooks[-1].momentum *= {stretch}
 train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(end={epochs}, T_max={epochs})
-"""
-_PIPELINE = """\
+
+# Colours change as in the trainings on COCO, not as in the template.
 train_pipeline = _base_.train_pipeline
-{change}
+train_pipeline[2:4] = [train_pipeline[3], _base_.fast_pipeline[-2]]
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 """
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
-# It does not take what RandomFlip returns, a view.
 _HSV = """\
-train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]"""
+train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]
+"""
 _LESS_COLOUR = """\
-train_pipeline[3].update(
-    brightness_delta=16, contrast_range=(0.75, 1.25), saturation_range=(0.75, 1.25), hue_delta=9
+train_pipeline[3] = dict(
+    train_pipeline[3],
+    brightness_delta=16,
+    contrast_range=(0.75, 1.25),
+    saturation_range=(0.75, 1.25),
+    hue_delta=9,
 )
 """
 _AFFINE = """\
@@ -53,7 +57,7 @@ train_pipeline.insert(
     ),
 )
 """
-# What each recipe does otherwise than the template does.
+# What each recipe does otherwise than the first. 'hsv' is the template's.
 RECIPES = {
     'pretrained': '',
     'scratch': 'model = dict(backbone=dict(init_cfg=None))\n',
@@ -65,11 +69,11 @@ RECIPES = {
     'norm-eval': 'model = dict(backbone=dict(norm_eval=True))\n',
     'faster-average': 'custom_hooks[-1].momentum *= 3\n',
     'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
-    'expand-4': _PIPELINE.format(change="train_pipeline[1]['expand_ratio'] = (1, 4)"),
-    'no-colour': _PIPELINE.format(change='del train_pipeline[3]'),
-    'hsv': _PIPELINE.format(change=_HSV),
-    'less-colour': _PIPELINE.format(change=_LESS_COLOUR),
-    'affine': _PIPELINE.format(change=_AFFINE),
+    'expand-4': "train_pipeline[1]['expand_ratio'] = (1, 4)\n",
+    'no-colour': 'del train_pipeline[3]\n',
+    'hsv': _HSV,
+    'less-colour': _LESS_COLOUR,
+    'affine': _AFFINE,
 }
 _DETECTOR = """\
 custom_imports = {imports}
@@ -91,8 +95,8 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
     Args:
         config: A config over ``ssdlite_hadaptive-s-pointwise-pretrained_bccd.py``, as
             ``tools/prepare_dataset.py`` writes it.
-        recipe: One of ``RECIPES``: 'pretrained' is the template's own, the others differ from it
-            in one thing.
+        recipe: One of ``RECIPES``: 'pretrained' is the template's with the changes of colour of the
+            COCO recipe, the others differ from it in one thing.
         epochs: How long.
         folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``.
 
@@ -115,7 +119,8 @@ def write_detector(
 ) -> Path:
     """Writes a config that trains another SSDLite from scratch.
 
-    Data, anchors and recipe are those of the data's config, but for length and learning rate.
+    Data, anchors and recipe are those of the data's config, but for length, learning rate and the
+    changes of colour, which are those of the COCO recipe.
 
     Args:
         config: As for :func:`write_recipe`.

@@ -61,6 +61,13 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     assert ('PhotoMetricDistortion' in pipeline) == (recipe not in ('no-colour', 'hsv'))
 
 
+def test_the_template_is_one_of_the_recipes(tmp_path):
+    recipe = Config.fromfile(write_recipe(PRETRAINED, 'hsv', 7, tmp_path))
+    assert recipe.train_pipeline == Config.fromfile(PRETRAINED).train_pipeline
+    assert recipe.train_dataloader.dataset.dataset.pipeline == recipe.train_pipeline
+    assert 'YOLOXHSVRandomAug' in [step['type'] for step in recipe.train_pipeline]
+
+
 def test_scratch_has_no_weights(tmp_path):
     file = write_recipe(PRETRAINED, 'scratch', 7, tmp_path)
     assert Config.fromfile(file).model.backbone.init_cfg is None
