@@ -35,7 +35,7 @@ train_pipeline[2] = dict(
 train_pipeline[5] = dict(
     type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']
 )
-# The same in a seventh of the time (docs/training.md); this config was measured with the other.
+# The same in a sixth of the time (docs/training.md); this config was measured with the other.
 fast_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
