@@ -15,7 +15,7 @@ from ..analysis.metrics import MAP
 from ..runtime.files import write_whole
 from .accuracy import format_spread
 
-_LENGTH = """\
+_TRAINING = """\
 _base_ = {base!r}
 
 # Averages over the same part of the training.
@@ -26,8 +26,10 @@ param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(end={epochs}, T_max={epochs})
 
 # Colours change as in the trainings on COCO, not as in the template.
-train_pipeline = _base_.train_pipeline
-train_pipeline[2:4] = [train_pipeline[3], _base_.fast_pipeline[-2]]
+train_pipeline = [
+    step for step in _base_.train_pipeline if step['type'] != 'YOLOXHSVRandomAug'
+]
+train_pipeline.insert(-1, _base_.fast_pipeline[-2])
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 """
 _BACKBONE_RATE = """\
@@ -110,7 +112,7 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
     if not settings.model.backbone.get('init_cfg'):
         raise ValueError(f'{config} starts from scratch: give its backbone an init_cfg')
     file = folder / f'{data_name(config)}_{recipe}-{epochs}e.py'
-    write_whole(_render_length(config, epochs) + RECIPES[recipe], file)
+    write_whole(_render_training(config, epochs) + RECIPES[recipe], file)
     return file
 
 
@@ -144,7 +146,7 @@ def write_detector(
     )
     name = detector_name(detector)
     file = folder / f'{data_name(config)}_{name}-{epochs}e-lr{learning_rate:g}.py'
-    write_whole(_render_length(config, epochs) + text, file)
+    write_whole(_render_training(config, epochs) + text, file)
     return file
 
 
@@ -217,6 +219,6 @@ def draw_lengths(
     figure.savefig(out, dpi=100)
 
 
-def _render_length(config: Path, epochs: int) -> str:
+def _render_training(config: Path, epochs: int) -> str:
     stretch = Config.fromfile(config).train_cfg.max_epochs / epochs
-    return _LENGTH.format(base=str(config.resolve()), stretch=stretch, epochs=epochs)
+    return _TRAINING.format(base=str(config.resolve()), stretch=stretch, epochs=epochs)

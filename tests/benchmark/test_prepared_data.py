@@ -59,6 +59,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     pipeline = [step['type'] for step in other['train_pipeline']]
     assert (pipeline[2] == 'RandomAffine') == (recipe == 'affine')
     assert ('PhotoMetricDistortion' in pipeline) == (recipe not in ('no-colour', 'hsv'))
+    assert ('YOLOXHSVRandomAug' in pipeline) == (recipe == 'hsv')
 
 
 def test_the_template_is_one_of_the_recipes(tmp_path):
