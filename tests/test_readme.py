@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmdet_hadaptive.analysis.metrics import MAP, MAP_50
 from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
-from mmdet_hadaptive.benchmark.accuracy import format_spread
+from mmdet_hadaptive.benchmark.accuracy import format_spread, tabulate_comparison
 from mmdet_hadaptive.benchmark.prepared_data import tabulate_detectors
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +189,14 @@ def test_the_comparison_of_backbones_is_that_of_its_results():
         }
     for row in tabulate_detectors(compared, 'hadaptive-s-pointwise').splitlines()[2:]:
         assert row in page
+
+
+def test_the_comparison_of_classifiers_is_that_of_its_results():
+    lines = (DOCS / 'classifiers_results.jsonl').read_text().splitlines()
+    results = [json.loads(line) for line in lines]
+    assert len(results) == 5
+    table = tabulate_comparison(results, results[0]['config'])
+    assert table in (DOCS / 'benchmark.md').read_text()
 
 
 def test_the_readme_is_short():
