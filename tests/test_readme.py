@@ -167,6 +167,51 @@ def test_tables_have_the_measured_scores(page, file):
     assert sorted(rows) == measured
 
 
+def test_what_weights_and_recipes_are_worth_is_that_of_the_results():
+    page = (DOCS / 'weights.md').read_text()
+    sets = dict(fruit='fruit', bccd='blood cells', cards='cards', raccoon='raccoons')
+    starts = dict(scratch='from scratch', pretrained='pre-trained')
+    machines = {'two cores of an AMD EPYC': 'AMD EPYC', 'NVIDIA H200': 'H200'}
+    runs = defaultdict(dict)
+    for line in (DOCS / 'recipes_results.jsonl').read_text().splitlines():
+        result = json.loads(line)
+        if result['machine'] in machines and 'data' not in result:
+            data, recipe, epochs = re.fullmatch(
+                '([a-z]+)_(.+)-([0-9]+)e', result['config']
+            ).groups()
+            key = sets[data], machines[result['machine']], int(epochs), recipe
+            runs[key][result['seed']] = result
+
+    def spread(values, sign=''):
+        return format_spread([*values], sign)
+
+    def scores(by_seed):
+        return ' | '.join(
+            spread(result[metric] for result in by_seed.values()) for metric in (MAP, MAP_50)
+        )
+
+    def differences(by_seed, others):
+        return [by_seed[seed][MAP] - others[seed][MAP] for seed in by_seed]
+
+    pairs = []
+    for (data, machine, epochs, recipe), by_seed in runs.items():
+        if recipe in starts and (data, machine, epochs, 'scratch') in runs:
+            start, seeds = starts[recipe], len(by_seed)
+            row = f'| {data} | {machine} | {start} | {epochs} | {seeds} | {scores(by_seed)} |'
+            assert row in page
+            if recipe == 'pretrained':
+                others = runs[data, machine, epochs, 'scratch']
+                common = {seed: by_seed[seed] for seed in by_seed.keys() & others.keys()}
+                pairs += differences(common, others)
+        elif machine == 'AMD EPYC':
+            control = 'H200' if data == 'raccoons' else machine
+            others = runs[data, control, epochs, 'pretrained']
+            difference = spread(differences(by_seed, others), '+')
+            row = f'| {data} | {recipe} | {len(by_seed)} | {difference} | {scores(by_seed)} |'
+            assert row in page
+    assert f'help in {sum(pair > 0 for pair in pairs)} of {len(pairs)} pairs' in page
+
+
 def test_the_comparison_of_backbones_is_that_of_its_results():
     page = (DOCS / 'benchmark.md').read_text()
     scores = defaultdict(dict)
