@@ -11,11 +11,12 @@ from typing import Any
 import mmdet
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-from mmengine.fileio import get_local_path
+from mmengine.fileio import get, get_local_path
 from mmengine.logging import print_log
 
 from .. import __version__
 from .check import check_annotations, read_coco
+from .decoding import decode_image
 from .shared_state import share_state
 
 _SHOWN = 3
@@ -173,17 +174,29 @@ class CheckedCocoDataset(CocoDataset):
             What the pipeline makes of the image.
 
         Raises:
-            RuntimeError: If that fails; names the image.
+            RuntimeError: If that fails; names the image, and says whether the file is at fault.
         """
         try:
             return super().prepare_data(idx)
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
+            remedy = (
+                'The file can be read; a step of the pipeline fails, see the first traceback'
+                if self._can_read(path)
+                else 'Copy the file again or remove it from the annotation file; '
+                'tools/check_dataset.py CONFIG reads all images and lists every damaged one'
+            )
             raise RuntimeError(
-                f'{path} cannot be used ({type(error).__name__}: {error}). If the file is damaged, '
-                'copy it again or remove it from the annotation file; tools/check_dataset.py '
-                'CONFIG reads all images and lists every damaged one'
+                f'{path} cannot be used ({type(error).__name__}: {error}). {remedy}'
             ) from error
+
+    def _can_read(self, path: str) -> bool:
+        try:
+            decode_image(get(path, backend_args=self.backend_args))
+        # Damaged files make decoders raise almost anything.
+        except Exception:
+            return False
+        return True
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def decode_image(content: bytes) -> np.ndarray:
         content: The bytes of the file.
 
     Returns:
-        Pixels (H, W, 3), uint8, in the order blue, green, red.
+        Pixels (H, W, 3), uint8, in the order blue, green, red; contiguous, so that OpenCV can
+        write to them.
 
     Raises:
         OSError: If the file is damaged or truncated. What Pillow raises for damaged files of other
@@ -38,7 +39,8 @@ def decode_image(content: bytes) -> np.ndarray:
                 return simplejpeg.decode_jpeg(content, 'BGR')
         except ValueError:
             pass  # Damaged, or only unusual: Pillow knows.
-    return imfrombytes(content, backend='pillow')
+    # Its channels are turned round by a view.
+    return np.ascontiguousarray(imfrombytes(content, backend='pillow'))
 
 
 def _may_be_turned(content: bytes) -> bool:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets.transforms import RandomFlip, YOLOXHSVRandomAug
 from PIL import Image
 
 from mmdet_hadaptive.datasets import CheckedCocoDataset, check_coco
@@ -370,5 +371,18 @@ def test_data_set_without_any_image_left(folder):
 def test_data_set_names_a_damaged_image(folder, damage, index, test_mode):
     file = folder / 'images' / GOOD['images'][index]['file_name']
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(RuntimeError, match=rf'{file.name} cannot be used.*check_dataset'):
+    with pytest.raises(
+        RuntimeError, match=rf'{file.name} cannot be used.*Copy the file again.*check_dataset'
+    ):
         dataset(folder, test_mode=test_mode)[index]
+
+
+def test_data_set_tells_a_failing_step_from_a_damaged_image(folder):
+    data = dataset(folder)
+    # OpenCV does not write to what the flip returns, a view.
+    data.pipeline.transforms[3:3] = [RandomFlip(prob=1.0), YOLOXHSVRandomAug()]
+    name = GOOD['images'][0]['file_name']
+    with pytest.raises(
+        RuntimeError, match=rf'(?s){name} cannot be used.*step of the pipeline fails'
+    ):
+        data[0]

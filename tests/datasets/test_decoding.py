@@ -41,7 +41,11 @@ FILES = {
 @pytest.mark.parametrize('name', FILES)
 def test_pixels_are_those_of_pillow(name):
     wanted = imfrombytes(FILES[name], backend='pillow')
-    assert np.array_equal(decode_image(FILES[name]), wanted)
+    pixels = decode_image(FILES[name])
+    assert np.array_equal(pixels, wanted)
+    # Transforms of OpenCV write to them.
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
 
 
 def test_what_is_turned_is_turned():
