@@ -59,10 +59,13 @@ train_pipeline.insert(
     ),
 )
 """
+_SCRATCH = """\
+model = dict(backbone=dict(init_cfg=None))
+"""
 # What each recipe does otherwise than the first. 'hsv' is the template's.
 RECIPES = {
     'pretrained': '',
-    'scratch': 'model = dict(backbone=dict(init_cfg=None))\n',
+    'scratch': _SCRATCH,
     'rate-0.5': 'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n',
     'rate-2': 'optim_wrapper = dict(optimizer=dict(lr=4e-3))\n',
     'backbone-rate-0.3': _BACKBONE_RATE.format(share=0.3),
@@ -74,6 +77,7 @@ RECIPES = {
     'expand-4': "train_pipeline[1]['expand_ratio'] = (1, 4)\n",
     'no-colour': 'del train_pipeline[3]\n',
     'hsv': _HSV,
+    'hsv-scratch': _HSV + _SCRATCH,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
 }
@@ -98,7 +102,7 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
         config: A config over ``ssdlite_hadaptive-s-pointwise-pretrained_bccd.py``, as
             ``tools/prepare_dataset.py`` writes it.
         recipe: One of ``RECIPES``: 'pretrained' is the template's with the changes of colour of the
-            COCO recipe, the others differ from it in one thing.
+            COCO recipe, the others differ from it in one thing, 'hsv-scratch' from 'hsv'.
         epochs: How long.
         folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``.
 

@@ -33,10 +33,12 @@ DETECTORS = (
 
 @pytest.mark.parametrize('recipe', RECIPES)
 def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
-    template = Config.fromfile(write_recipe(PRETRAINED, 'pretrained', 7, tmp_path)).to_dict()
+    first = 'hsv' if recipe == 'hsv-scratch' else 'pretrained'
+    template = Config.fromfile(write_recipe(PRETRAINED, first, 7, tmp_path)).to_dict()
     other = Config.fromfile(write_recipe(PRETRAINED, recipe, 7, tmp_path)).to_dict()
     settings = {
         'scratch': 'model',
+        'hsv-scratch': 'model',
         'frozen-stages': 'model',
         'norm-eval': 'model',
         'faster-average': 'custom_hooks',
@@ -58,8 +60,9 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     MODELS.build(other['model'])
     pipeline = [step['type'] for step in other['train_pipeline']]
     assert (pipeline[2] == 'RandomAffine') == (recipe == 'affine')
-    assert ('PhotoMetricDistortion' in pipeline) == (recipe not in ('no-colour', 'hsv'))
-    assert ('YOLOXHSVRandomAug' in pipeline) == (recipe == 'hsv')
+    hsv = recipe in ('hsv', 'hsv-scratch')
+    assert ('PhotoMetricDistortion' in pipeline) == (recipe != 'no-colour' and not hsv)
+    assert ('YOLOXHSVRandomAug' in pipeline) == hsv
 
 
 def test_the_template_is_one_of_the_recipes(tmp_path):
