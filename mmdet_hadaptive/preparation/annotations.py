@@ -1,6 +1,7 @@
 """What a folder says about its images, whatever its format."""
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..datasets import Finding
+from .errors import PreparationError
 
 _IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
 _SPLITS = dict(
@@ -71,9 +73,45 @@ class LabeledFolder:
     findings: list[Finding] = field(default_factory=list)
 
 
+def find_files(folder: Path) -> list[Path]:
+    """All files below a folder, also in folders that are links, sorted by path.
+
+    A folder that can be reached in several ways is entered once, as itself rather than by a link.
+    """
+    around = folder.resolve().parents
+    files: list[Path] = []
+    seen: set[Path] = set()
+    waiting = [folder]
+    for start in waiting:
+        for place, folders, names in os.walk(start):
+            real = Path(place).resolve()
+            if real in seen or real in around:
+                folders.clear()
+                continue
+            seen.add(real)
+            files += [Path(place, name) for name in names]
+            # os.walk passes over links; they are entered after all other folders.
+            waiting += [
+                Path(place, name) for name in sorted(folders) if Path(place, name).is_symlink()
+            ]
+    return sorted(files)
+
+
 def find_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by path."""
-    return sorted(p for p in folder.rglob('*') if p.suffix.lower() in _IMAGE_SUFFIXES)
+    return [path for path in find_files(folder) if path.suffix.lower() in _IMAGE_SUFFIXES]
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        PreparationError: If it has another encoding.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise PreparationError(f'{path} is not in UTF-8 ({error}): save it so') from error
 
 
 def split_from_path(path: Path, folder: Path) -> str | None:
@@ -104,23 +142,28 @@ class ImageIndex:
 
     Args:
         images: Those that may be meant.
+        folder: The one that all are in.
     """
 
-    def __init__(self, images: Sequence[Path]) -> None:
+    def __init__(self, images: Sequence[Path], folder: Path) -> None:
+        self._folder = folder
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in images:
             self._by_stem[path.stem].append(path)
 
-    def find(self, annotation: Path, name: str | None = None) -> Path | None:
+    def find(
+        self, annotation: Path, name: str | None = None, split: str | None = None
+    ) -> Path | None:
         """The nearest image of a name.
 
         Args:
             annotation: The annotation's file.
             name: Of the image, with or without folders and suffix; the annotation's by default.
+            split: 'train', 'val' or 'test', if the annotation says in which the image is.
 
         Returns:
-            Of the images of that name the one that shares most folders with the annotation; None
-            if there is none, or if several are equally near.
+            Of the images of that name the one that shares most folders with the annotation, of
+            several the one in a folder of that split; None if that is none, or still several.
         """
         # Some tools write paths of Windows.
         name = (name or annotation.name).replace('\\', '/')
@@ -134,4 +177,6 @@ class ImageIndex:
 
         most = max(map(shared, candidates), default=0)
         nearest = [path for path in candidates if shared(path) == most]
+        if len(nearest) > 1 and split:
+            nearest = [path for path in nearest if split_from_path(path, self._folder) == split]
         return nearest[0] if len(nearest) == 1 else None

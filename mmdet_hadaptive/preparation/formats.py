@@ -13,13 +13,18 @@ from .annotations import (
     LabeledBox,
     LabeledFolder,
     LabeledImage,
+    find_files,
     find_images,
     finite_number,
+    read_text,
     split_from_path,
     split_from_words,
 )
 from .errors import PreparationError
 from .yolo import is_yolo, read_yolo, yolo_label
+
+# The last two: of encodings that the parser does not know.
+_NO_XML = (ElementTree.ParseError, OSError, ValueError, LookupError)
 
 
 def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
@@ -27,7 +32,8 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
 
     Corners are taken as they are; Pascal VOC itself counts pixels from 1, most tools from 0. An
     object that is marked as difficult is ignored. ``ImageSets/Main`` gives the splits, where there
-    is one, or folders called ``train``, ``val`` and the like do.
+    is one, or folders called ``train``, ``val`` and the like do. The image is the one that is
+    called as the XML file; of several (masks may be), the one with the suffix of its ``filename``.
 
     Args:
         folder: Where the files are, however deep.
@@ -40,18 +46,19 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         PreparationError: If ``classes`` lacks a class.
     """
     files = find_images(folder)
-    index = ImageIndex(files)
+    index = ImageIndex(files, folder)
     sets = _read_image_sets(folder)
     images, unreadable, alone, boxless = [], [], [], []
-    for path in sorted(folder.rglob('*.xml')):
+    for path in _files_with(folder, '.xml'):
         try:
             root = ElementTree.parse(path).getroot()
-        except (ElementTree.ParseError, OSError) as error:
+        except _NO_XML as error:
             unreadable.append(f'{path}: {error}')
             continue
         if root.tag != 'annotation':
             continue
-        image = index.find(path)
+        suffix = Path((root.findtext('filename') or '').strip()).suffix
+        image = index.find(path, path.stem + (suffix or path.suffix))
         if image is None:
             alone.append(str(path))
             continue
@@ -70,7 +77,12 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     used = {image.path for image in images}
     findings = [
         *find_places(False, 'files are no XML', 'They are left out', unreadable),
-        *find_places(False, 'annotation files have no image', 'They are left out', alone),
+        *find_places(
+            False,
+            'annotation files have no image, or several of that name',
+            'They are left out',
+            alone,
+        ),
         *find_places(
             False, 'objects have no name or no four corners', 'They are left out', boxless
         ),
@@ -101,7 +113,7 @@ def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         PreparationError: If a file does not fit COCO's format or an image is not there, or
             ``classes`` lacks a class.
     """
-    index = ImageIndex(find_images(folder))
+    index = ImageIndex(find_images(folder), folder)
     images: list[LabeledImage] = []
     found: dict[str, None] = {}
     missing = []
@@ -126,12 +138,13 @@ def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
                 names[item['category_id']], (x, y, x + width, y + height), bool(item['iscrowd'])
             )
             boxes.setdefault(item['image_id'], []).append(box)
+        named = split_from_words(path.stem.split('_'))
         for item in coco['images']:
-            file = index.find(path, item['file_name'])
+            file = index.find(path, item['file_name'], named)
             if file is None:
                 missing.append(f'{path}: {item["file_name"]}')
                 continue
-            split = split_from_words(path.stem.split('_')) or split_from_path(file, folder)
+            split = named or split_from_path(file, folder)
             size = (item['width'], item['height'])
             images.append(LabeledImage(file, tuple(boxes.get(item['id'], ())), split, size))
     repeated = len(images) - len({image.path for image in images})
@@ -167,7 +180,7 @@ def find_format(folder: Path) -> str:
     if not images:
         raise PreparationError(f'{folder} has no images: name the folder that they are in')
     found = []
-    if any(_is_voc(path) for path in folder.rglob('*.xml')):
+    if any(_is_voc(path) for path in _files_with(folder, '.xml')):
         found.append('voc')
     if any(yolo_label(image).is_file() and is_yolo(yolo_label(image)) for image in images):
         found.append('yolo')
@@ -192,10 +205,14 @@ def _ordered(found: list[str], classes: Sequence[str]) -> list[str]:
     return list(classes) or found
 
 
+def _files_with(folder: Path, suffix: str) -> list[Path]:
+    return [path for path in find_files(folder) if path.suffix == suffix]
+
+
 def _is_voc(path: Path) -> bool:
     try:
         return ElementTree.parse(path).getroot().tag == 'annotation'
-    except (ElementTree.ParseError, OSError):
+    except _NO_XML:
         return False
 
 
@@ -213,10 +230,10 @@ def _read_image_sets(folder: Path) -> dict[str, str]:
     """The split of each image by its stem."""
     sets = {}
     for split in ('test', 'val', 'train'):
-        for path in folder.rglob(f'ImageSets/Main/{split}.txt'):
-            sets |= {
-                line.split()[0]: split for line in path.read_text().splitlines() if line.split()
-            }
+        for path in find_files(folder):
+            if path.parts[-3:] == ('ImageSets', 'Main', f'{split}.txt'):
+                lines = map(str.split, read_text(path).splitlines())
+                sets |= {words[0]: split for words in lines if words}
     return sets
 
 
@@ -227,11 +244,11 @@ def _names(coco: dict[str, Any]) -> list[str]:
 
 def _coco_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """COCO's files of instances; of several kinds, as in COCO itself, ``instances_*`` alone."""
-    paths = sorted(folder.rglob('*.json'))
+    paths = _files_with(folder, '.json')
     instances = [path for path in paths if path.name.startswith('instances')]
     for path in instances or paths:
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
         except (ValueError, OSError, RecursionError):
             continue
         if isinstance(content, dict) and {'images', 'annotations', 'categories'} <= content.keys():

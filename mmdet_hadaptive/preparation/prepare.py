@@ -93,6 +93,7 @@ def prepare_dataset(
             f'annotation_format must be one of {", ".join(FORMATS)}, got {name!r}'
         )
     labeled = FORMATS[name](folder, classes)
+    _leave_out_bare_tests(labeled)
     images, files, findings = _read_usable(labeled)
     splits, notes = _split(images, files, val_fraction, seed)
     findings += notes
@@ -109,6 +110,12 @@ def prepare_dataset(
     boxes = _boxes_in_input(cocos['train'], height, width)
     if not len(boxes):
         raise PreparationError(f'the training images of {folder} have no boxes: nothing to learn')
+    if not cocos['val']['annotations']:
+        raise PreparationError(
+            f'the validation images of {folder} have no boxes, the first is '
+            f'{cocos["val"]["images"][0]["file_name"]}: put their annotations beside those of the '
+            'training images, or remove them'
+        )
     generator = template.model.bbox_head.anchor_generator
     anchors, default = choose_anchors(boxes, generator, (height, width))
     if anchors.share < _FEW:
@@ -139,6 +146,16 @@ def prepare_dataset(
     return PreparedDataset(name, config, tuple(labeled.classes), counts, anchors, default, findings)
 
 
+def _leave_out_bare_tests(labeled: LabeledFolder) -> None:
+    """Competitions keep the boxes of their test images."""
+    tests = [image for image in labeled.images if image.split == 'test']
+    if not any(image.boxes for image in tests):
+        labeled.images = [image for image in labeled.images if image.split != 'test']
+        labeled.findings += find_places(
+            False, 'test images, none with a box', 'They are left out', (str(i.path) for i in tests)
+        )
+
+
 def _read_usable(
     labeled: LabeledFolder,
 ) -> tuple[list[LabeledImage], list[ImageFile], list[Finding]]:
@@ -158,7 +175,8 @@ def _read_usable(
             if image.size is None and not image.relative:
                 unsized.append(str(image.path))
     if not images:
-        problem = (unreadable + resized or ['there is none with an annotation'])[0]
+        notes = [finding.describe(1) for finding in labeled.findings]
+        problem = (unreadable + resized + notes or ['there is none with an annotation'])[0]
         raise PreparationError(f'no image can be used, the first: {problem}: correct the folder')
     return (
         images,
@@ -188,7 +206,13 @@ def _split(
     groups = group_near_duplicates([file.fingerprint for file in files])
     notes = []
     named = Counter(splits)
-    # Images that no split names, beside those that one names, are trained on.
+    if named['val'] or named['test']:
+        notes += find_places(
+            False,
+            'images are in no split',
+            'They are trained on',
+            (str(i.path) for i, split in zip(images, splits, strict=True) if split is None),
+        )
     splits = [split or 'train' for split in splits]
     if not named['val'] and named['test']:
         notes.append(

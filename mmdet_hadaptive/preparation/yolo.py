@@ -6,25 +6,30 @@ from typing import Any
 
 import yaml
 
-from ..datasets.findings import find_places
+from ..datasets.findings import Finding, find_places
 from .annotations import (
     ImageIndex,
     LabeledBox,
     LabeledFolder,
     LabeledImage,
+    find_files,
     find_images,
     finite_number,
+    read_text,
     split_from_path,
 )
 from .errors import PreparationError
 
 _CLASS_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
+# What polygons reach to, in parts of the image; flags of keypoints are 2.
+_FARTHEST = 1.5
 
 
 def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads one text file per image, of lines ``class x y width height`` in parts of the image.
 
-    Polygons become the box around them. The names of the classes are those of a YAML file
+    Polygons become the box around them, and keypoints, which the YAML file names by
+    ``kpt_shape``, are passed over. The names of the classes are those of a YAML file
     with ``names``, or the lines of ``classes.txt``, ``obj.names``, ``labels.txt`` or
     ``_darknet.labels``. An image without a text file is background. The splits are those of the
     YAML file, which names folders or lists of images, or of folders called ``train``, ``val`` and
@@ -38,22 +43,27 @@ def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         All images.
 
     Raises:
-        PreparationError: If the names are not known, or a YAML file is none.
+        PreparationError: If the names or the numbers of the classes are not known, or a YAML file
+            is none.
     """
     description = _read_description(folder)
     names = list(classes) or _read_classes(folder, description)
     files = find_images(folder)
-    splits, missing = _read_splits(files, description)
-    images, wrong, unknown = [], [], []
+    splits, findings = _read_splits(files, folder, description)
+    images, wrong, unknown, bare = [], [], [], []
+    labels = set()
     for image in files:
         label = yolo_label(image)
         boxes = []
-        lines = label.read_text(errors='replace').splitlines() if label.is_file() else []
-        for number, line in enumerate(lines, 1):
+        if label.is_file():
+            labels.add(label.resolve())
+        else:
+            bare.append(str(image))
+        for number, line in enumerate(_read_lines(label) if label.is_file() else [], 1):
             values = [finite_number(word) for word in line.split()]
             if not values:
                 continue
-            box = _read_values(values)
+            box = _read_values(values[:5] if 'kpt_shape' in description else values)
             if box is None:
                 wrong.append(f'{label}:{number}')
             elif not box[0] < len(names):
@@ -69,24 +79,19 @@ def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
             f'{len(unknown)} lines have a class of which no name is known, first {unknown[0]}; '
             f'known are {names}: name all with --classes, in the order of their numbers'
         )
-    return LabeledFolder(
-        images,
-        names,
-        [
-            *find_places(
-                False,
-                'lines are not "class x y width height" or a polygon',
-                'They are left out',
-                wrong,
-            ),
-            *find_places(
-                False,
-                'lines of the lists of images name one that is not there, or several',
-                'They are left out',
-                missing,
-            ),
-        ],
-    )
+    texts = [path for path in find_files(folder) if path.suffix == '.txt']
+    alone = [str(path) for path in texts if path.resolve() not in labels and is_yolo(path)]
+    findings += [
+        *find_places(
+            False,
+            'lines are not "class x y width height" or a polygon',
+            'They are left out',
+            wrong,
+        ),
+        *find_places(False, 'text files have no image', 'They are left out', alone),
+        *find_places(False, 'images have no text file', 'They are background', bare),
+    ]
+    return LabeledFolder(images, names, findings)
 
 
 def yolo_label(image: Path) -> Path:
@@ -102,8 +107,13 @@ def yolo_label(image: Path) -> Path:
 
 def is_yolo(label: Path) -> bool:
     """Whether a text file has a line as YOLO writes them."""
-    lines = label.read_text(errors='replace').splitlines()
-    return any(_read_values([finite_number(word) for word in line.split()]) for line in lines)
+    return any(
+        _read_values([finite_number(word) for word in line.split()]) for line in _read_lines(label)
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
 
 
 def _read_values(
@@ -118,7 +128,7 @@ def _read_values(
         if width < 0 or height < 0 or max(values[1:5]) > 2:
             return None
         corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    elif len(values) % 2:
+    elif len(values) % 2 and max(values[1:]) <= _FARTHEST:
         xs, ys = values[1::2], values[2::2]
         corners = (min(xs), min(ys), max(xs), max(ys))
     else:
@@ -127,10 +137,13 @@ def _read_values(
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    for path in sorted([*folder.rglob('*.yaml'), *folder.rglob('*.yml')]):
+    for path in find_files(folder):
+        if path.suffix not in ('.yaml', '.yml'):
+            continue
+        text = read_text(path)
         try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
             raise PreparationError(f'{path} is no YAML: {error}'.replace('\n', ' ')) from error
         if isinstance(content, dict) and 'names' in content:
             return content | {'': path}
@@ -140,12 +153,31 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _read_classes(folder: Path, description: dict[str, Any]) -> list[str]:
     names = description.get('names')
     if isinstance(names, dict):
-        names = [names[key] for key in sorted(names)]
+        by_number = {str(number): name for number, name in names.items()}
+        names = [by_number.get(str(number)) for number in range(len(by_number))]
+        if None in names:
+            raise PreparationError(
+                f'{description[""]} gives its classes the numbers {", ".join(by_number)}: number '
+                'classes and labels 0, 1, ...'
+            )
     if isinstance(names, list):
         return list(map(str, names))
+    files = find_files(folder)
     for file in _CLASS_FILES:
-        for path in folder.rglob(file):
-            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        found = {
+            path: [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            for path in files
+            if path.name == file
+        }
+        for path, listed in found.items():
+            first, names = next(iter(found.items()))
+            if listed != names:
+                raise PreparationError(
+                    f'{first} and {path} do not list the same classes: renumber the labels so that '
+                    'one list holds for all'
+                )
+        if found:
+            return names
     raise PreparationError(
         f'{folder} does not say what its classes are called, neither in a data.yaml nor in '
         f'{" or ".join(_CLASS_FILES)}: name them with --classes, in the order of their numbers'
@@ -153,26 +185,43 @@ def _read_classes(folder: Path, description: dict[str, Any]) -> list[str]:
 
 
 def _read_splits(
-    images: Sequence[Path], description: dict[str, Any]
-) -> tuple[dict[Path, str], list[str]]:
-    """The split of folders and of listed images, and the lines of lists that name no image."""
-    index = ImageIndex(images)
+    images: Sequence[Path], folder: Path, description: dict[str, Any]
+) -> tuple[dict[Path, str], list[Finding]]:
+    """The split of folders and of listed images, and what of it is not there."""
+    index = ImageIndex(images, folder)
     splits: dict[Path, str] = {}
-    missing = []
+    missing, nowhere = [], []
     for split in ('train', 'val', 'test'):
         places = description.get(split) or []
-        for place in [places] if isinstance(places, str) else places:
-            start = description[''].parent / str(description.get('path') or '')
+        for place in [places] if isinstance(places, str) else map(str, places):
+            beside = description[''].parent
+            starts = (beside / str(description.get('path') or ''), beside)
             # Roboflow writes ../train/images for train/images.
-            for root in dict.fromkeys((start / place, start / place.removeprefix('../'))):
-                if not root.is_file():
-                    splits.setdefault(root.resolve(), split)
+            named = [s / p for s in starts for p in (place, place.removeprefix('../'))]
+            roots = {root.resolve(): root for root in named if root.exists()}
+            if not roots:
+                nowhere.append(f'{description[""]}: {split}: {place}')
+            for real, root in roots.items():
+                if root.is_dir():
+                    splits.setdefault(real, split)
                     continue
-                lines = root.read_text(errors='replace').splitlines()
-                for name in filter(None, map(str.strip, lines)):
+                for name in filter(None, map(str.strip, _read_lines(root))):
                     image = index.find(root, name.removeprefix('./'))
                     if image is None:
                         missing.append(f'{root}: {name}')
                     else:
                         splits.setdefault(image.resolve(), split)
-    return splits, missing
+    return splits, [
+        *find_places(
+            False,
+            'lines of the lists of images name one that is not there, or several',
+            'They are left out',
+            missing,
+        ),
+        *find_places(
+            False,
+            'folders or lists of images that the YAML file names are not there',
+            'The names of the folders say what is which',
+            nowhere,
+        ),
+    ]

@@ -6,6 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from annotated_folders import (
+    CLASSES,
+    IMAGES,
+    WRITERS,
+    draw_image,
+    read_back,
+    write_coco,
+    write_voc,
+    write_yolo,
+)
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -15,101 +25,10 @@ from mmdet_hadaptive.preparation.annotations import ImageIndex, split_from_path
 from mmdet_hadaptive.preparation.splitting import group_near_duplicates, split_groups
 
 TOOL = Path('tools/prepare_dataset.py').resolve()
-CLASSES = ['cat', 'dog']
-# Width, height and boxes (class, x1, y1, x2, y2) of images that are not square.
-IMAGES = {
-    f'{split}/{name}': (width, height, boxes)
-    for split, name, width, height, boxes in (
-        ('train', 'a', 80, 60, [(0, 8, 6, 40, 30), (1, 40, 30, 80, 60)]),
-        ('train', 'b', 60, 80, [(1, 3, 8, 30, 72)]),
-        ('train', 'c', 100, 50, []),
-        ('valid', 'd', 80, 60, [(0, 16, 12, 64, 48)]),
-    )
-}
-
-
-def draw_image(path, width, height, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    cv2.imwrite(str(path), cv2.resize(small, (width, height)))
-
-
-def write_voc(root, images=IMAGES):
-    for seed, (name, (width, height, boxes)) in enumerate(images.items()):
-        draw_image(root / f'{name}.png', width, height, seed)
-        objects = ''.join(
-            f'<object><name>{CLASSES[c]}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin>'
-            f'<ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>'
-            for c, x1, y1, x2, y2 in boxes
-        )
-        (root / f'{name}.xml').write_text(
-            f'<annotation><filename>elsewhere.jpg</filename><size><width>{width}</width>'
-            f'<height>{height}</height><depth>3</depth></size>{objects}</annotation>'
-        )
-
-
-def write_yolo(root, images=IMAGES):
-    for seed, (name, (width, height, boxes)) in enumerate(images.items()):
-        split, stem = name.split('/')
-        draw_image(root / split / 'images' / f'{stem}.png', width, height, seed)
-        lines = [
-            f'{c} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} '
-            f'{(y2 - y1) / height}'
-            for c, x1, y1, x2, y2 in boxes
-        ]
-        label = root / split / 'labels' / f'{stem}.txt'
-        label.parent.mkdir(exist_ok=True)
-        if lines:
-            label.write_text('\n'.join(lines))
-    (root / 'data.yaml').write_text(
-        'train: ../train/images\nval: ../valid/images\nnames: [cat, dog]\n'
-    )
-
-
-def write_coco(root, images=IMAGES):
-    for split in ('train', 'valid'):
-        chosen = [(n, i) for n, i in images.items() if n.startswith(split)]
-        coco = dict(
-            images=[],
-            annotations=[],
-            categories=[dict(id=i, name=n) for i, n in enumerate(CLASSES)],
-        )
-        for name, (width, height, boxes) in chosen:
-            image_id = len(coco['images'])
-            draw_image(root / f'{name}.png', width, height, [*images].index(name))
-            coco['images'].append(
-                dict(id=image_id, file_name=f'{Path(name).name}.png', width=width, height=height)
-            )
-            coco['annotations'] += [
-                dict(
-                    id=len(coco['annotations']) + i + 1,
-                    image_id=image_id,
-                    category_id=c,
-                    bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=(x2 - x1) * (y2 - y1),
-                    iscrowd=0,
-                )
-                for i, (c, x1, y1, x2, y2) in enumerate(boxes)
-            ]
-        (root / split / '_annotations.coco.json').write_text(json.dumps(coco))
-
-
-WRITERS = dict(voc=write_voc, yolo=write_yolo, coco=write_coco)
 
 
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
-
-
-def read_back(out, split):
-    """Boxes by the name of their image."""
-    coco = json.loads((out / f'annotations/instances_{split}.json').read_text())
-    names = {c['id']: c['name'] for c in coco['categories']}
-    boxes = {image['file_name']: [] for image in coco['images']}
-    files = {image['id']: image['file_name'] for image in coco['images']}
-    for item in coco['annotations']:
-        boxes[files[item['image_id']]].append((names[item['category_id']], item['bbox']))
-    return {Path(name).stem: value for name, value in boxes.items()}
 
 
 @pytest.mark.parametrize('name', WRITERS)
@@ -192,7 +111,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         r'1 images have another size .*/resized\.png: \(40, 30\), annotated \(80, 60\)',
         r'1 annotations name no size \(\S*/unsized\.png\)',
         r'1 images are empty, truncated or no images \(\S*/broken\.png',
-        r'1 annotation files have no image \(\S*/alone\.xml\)',
+        r'1 annotation files have no image, or several of that name \(\S*/alone\.xml\)',
         r'1 objects have no name or no four corners \(\S*/nameless\.xml: no name\)',
         r'2 images have no annotation file \(\S*/bare\.png, \S*/no\.png\)',
         r'1 files are no XML \(\S*/no\.xml',
@@ -445,9 +364,11 @@ def test_division_keeps_groups_whole():
 def test_the_nearest_image_is_meant():
     root = Path('/data')
     paths = [root / 'train/images/1.jpg', root / 'valid/images/1.jpg', root / 'valid/2.jpg']
-    index = ImageIndex(paths)
+    index = ImageIndex(paths, root)
     assert index.find(root / 'valid/annots/1.xml') == paths[1]
     assert index.find(root / 'annots/1.xml') is None
+    assert index.find(root / 'val.json', '1.jpg', split='val') == paths[1]
+    assert index.find(root / 'test.json', '1.jpg', split='test') is None
     assert index.find(root / 'annots/2.xml') == paths[2]
     assert index.find(root / 'all.json', 'valid/images/1.jpg') == paths[1]
     assert split_from_path(root / 'train2017/val/1.jpg', root) == 'train'

@@ -1,0 +1,211 @@
+"""Ways to lay out a folder that could be misread."""
+
+import json
+import shutil
+
+import pytest
+from annotated_folders import IMAGES, draw_image, read_back, write_coco, write_voc, write_yolo
+
+from mmdet_hadaptive.preparation import PreparationError, prepare_dataset
+
+
+def notes(result, words):
+    return [finding for finding in result.findings if words in finding.problem]
+
+
+def name_image(path, name):
+    path.write_text(path.read_text().replace('elsewhere.jpg', name))
+
+
+def test_masks_are_not_taken_for_photos(tmp_path):
+    # As in Oxford-IIIT Pet, where the mask is nearer, and in Pascal VOC, where none is.
+    write_voc(tmp_path / 'pets')
+    for split, masks in (('train', 'annotations/trimaps'), ('valid', 'SegmentationClass')):
+        folder = tmp_path / 'pets' / split
+        (folder / 'images').mkdir()
+        (folder / 'annotations/xmls').mkdir(parents=True)
+        for path in folder.glob('*.xml'):
+            image = path.with_suffix('.png')
+            name_image(path, f'{path.stem}.jpg')
+            draw_image(folder / masks / image.name, 80, 60, 9)
+            image.rename(folder / f'images/{path.stem}.jpg')
+            path.rename(folder / 'annotations/xmls' / path.name)
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+    for split in ('train', 'val'):
+        coco = json.loads((tmp_path / f'out/annotations/instances_{split}.json').read_text())
+        assert all('/images/' in image['file_name'] for image in coco['images'])
+
+
+def test_an_image_that_could_be_another_is_named(tmp_path):
+    write_voc(tmp_path / 'pets')
+    shutil.copy(tmp_path / 'pets/train/a.png', tmp_path / 'pets/train/a.bmp')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    [finding] = notes(result, 'have no image, or several of that name')
+    assert finding.places == (f'{tmp_path}/pets/train/a.xml',)
+
+
+def test_linked_folders_are_entered(tmp_path):
+    folder = tmp_path / 'pets'
+    write_yolo(folder)
+    (folder / 'valid').rename(tmp_path / 'elsewhere')
+    (folder / 'valid').symlink_to(tmp_path / 'elsewhere')
+    # Neither images twice nor a walk without end, nor what lies around the folder.
+    (folder / 'again').symlink_to(folder / 'train')
+    (folder / 'loop').symlink_to(folder)
+    (folder / 'around').symlink_to(tmp_path)
+    draw_image(tmp_path / 'outside.png', 80, 60, 9)
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-8'])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding):
+    folder = tmp_path / 'pets'
+    write_yolo(folder)
+    (folder / 'data.yaml').unlink()
+    (folder / 'classes.txt').write_text('cat\ndog\n', encoding=encoding)
+    for label in folder.rglob('labels/*.txt'):
+        label.write_text(label.read_text(), encoding=encoding)
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert result.classes == ('cat', 'dog')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+
+
+def test_keypoints_are_no_polygon(tmp_path):
+    write_yolo(tmp_path / 'pets')
+    description = tmp_path / 'pets/data.yaml'
+    description.write_text(description.read_text() + 'kpt_shape: [4, 3]\n')
+    label = tmp_path / 'pets/train/labels/b.txt'
+    label.write_text('0 .5 .5 .2 .2' + ' .4 .5 2' * 4)
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    [(_, box)] = read_back(tmp_path / 'out', 'train')['b']
+    assert box == pytest.approx([24, 32, 12, 16])
+    # Without a word of the description they are named.
+    description.write_text(description.read_text().replace('kpt_shape', 'other'))
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out2')
+    [finding] = notes(result, 'or a polygon')
+    assert finding.places == (f'{label}:1',)
+
+
+def test_yolo_files_without_another_are_named(tmp_path):
+    folder = tmp_path / 'pets'
+    write_yolo(folder)
+    (folder / 'train/images/a.png').rename(folder / 'train/images/a.heic')
+    result = prepare_dataset(folder, tmp_path / 'out')
+    [text] = notes(result, 'text files have no image')
+    assert text.places == (f'{folder}/train/labels/a.txt',)
+    [image] = notes(result, 'images have no text file')
+    assert image.places == (f'{folder}/train/images/c.png',)
+
+
+def test_images_in_no_split_are_named(tmp_path):
+    write_voc(tmp_path / 'pets', IMAGES | {'more/e': IMAGES['train/a']})
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    [finding] = notes(result, 'images are in no split')
+    assert finding.places == (f'{tmp_path}/pets/more/e.png',)
+    assert result.counts['train'] == (4, 5)
+
+
+@pytest.mark.parametrize('val', [True, False])
+def test_test_images_without_boxes_are_left_out(tmp_path, val):
+    images = {name.replace('valid', 'valid' if val else 'more'): i for name, i in IMAGES.items()}
+    write_voc(tmp_path / 'pets', images | {'test/e': (70, 50, [])})
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', val_fraction=0.5)
+    [finding] = notes(result, 'test images, none with a box')
+    assert finding.places == (f'{tmp_path}/pets/test/e.png',)
+    assert result.counts.keys() == {'train', 'val'}
+    assert sum(images for images, _ in result.counts.values()) == 4
+
+
+def test_numbers_as_keys_of_class_names(tmp_path):
+    write_yolo(tmp_path / 'pets')
+    names = ', '.join(f"'{i}': name{i}" for i in range(12))
+    (tmp_path / 'pets/data.yaml').write_text(f'names: {{{names}}}')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    assert result.classes == tuple(f'name{i}' for i in range(12))
+
+
+def test_lists_beside_a_description_whose_path_is_elsewhere(tmp_path):
+    folder = tmp_path / 'pets'
+    write_yolo(folder, {name.replace('valid', 'all'): image for name, image in IMAGES.items()})
+    (folder / 'val.txt').write_text('all/images/d.png\n')
+    (folder / 'data.yaml').write_text(
+        'path: ../datasets/pets\ntrain: lost\nval: val.txt\nnames: [cat, dog]\n'
+    )
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert read_back(tmp_path / 'out', 'val').keys() == {'d'}
+    [finding] = notes(result, 'that the YAML file names are not there')
+    assert finding.places == (f'{folder}/data.yaml: train: lost',)
+
+
+def test_coco_with_the_same_numbers_in_each_split(tmp_path):
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    (folder / 'annotations').mkdir()
+    (folder / 'valid/d.png').rename(folder / 'valid/a.png')
+    for split, name in (('train', 'train'), ('valid', 'val')):
+        path = folder / split / '_annotations.coco.json'
+        path.write_text(path.read_text().replace('d.png', 'a.png'))
+        path.rename(folder / f'annotations/instances_{name}.json')
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+    coco = json.loads((tmp_path / 'out/annotations/instances_val.json').read_text())
+    assert [image['file_name'] for image in coco['images']] == ['valid/a.png']
+
+
+def lose_labels(folder):
+    write_yolo(folder)
+    (folder / 'valid/labels').rename(folder / 'valid/boxes')
+
+
+def list_classes_twice(folder):
+    write_yolo(folder)
+    (folder / 'data.yaml').unlink()
+    (folder / 'train/classes.txt').write_text('cat\ndog')
+    (folder / 'valid/classes.txt').write_text('dog\ncat')
+
+
+def number_from_one(folder):
+    write_yolo(folder)
+    (folder / 'data.yaml').write_text('names: {1: cat, 2: dog}')
+
+
+def write_other_encoding(folder):
+    write_yolo(folder)
+    (folder / 'data.yaml').unlink()
+    (folder / 'classes.txt').write_text('cat\nböse', encoding='cp1252')
+
+
+def write_xml_in_another_encoding(folder):
+    write_voc(folder)
+    for path in folder.rglob('*.xml'):
+        path.write_text('<?xml version="1.0" encoding="GB2312"?>' + path.read_text())
+
+
+def lose_images(folder):
+    write_coco(folder)
+    for path in folder.rglob('*.png'):
+        path.rename(path.with_stem(f'renamed_{path.stem}'))
+
+
+@pytest.mark.parametrize(
+    ('write', 'options', 'message'),
+    [
+        (lose_labels, {}, r'validation images of .* have no boxes, the first is valid/images/d'),
+        (list_classes_twice, {}, r'train/classes.txt and .*valid/classes.txt do not list the same'),
+        (number_from_one, {}, r'data.yaml gives its classes the numbers 1, 2: number classes'),
+        (write_other_encoding, {}, r'classes.txt is not in UTF-8 \(.*: save it so'),
+        (
+            write_xml_in_another_encoding,
+            dict(annotation_format='voc'),
+            r'4 files are no XML .*multi-byte encodings are not supported',
+        ),
+        (lose_images, {}, r'4 images are not there, or several of that name \(.*: a.png'),
+    ],
+)
+def test_refused_with_the_reason(tmp_path, write, options, message):
+    write(tmp_path / 'pets')
+    with pytest.raises(PreparationError, match=message):
+        prepare_dataset(tmp_path / 'pets', tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
