@@ -104,7 +104,8 @@ def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
 
     Args:
         folder: Where annotation files and images are, however deep.
-        classes: The order of the classes; by default that of the first file.
+        classes: The order of the classes, of which those without boxes may be left out, such as
+            Roboflow's category 0; by default all, in the order of the files.
 
     Returns:
         The images that the files name.
@@ -156,6 +157,9 @@ def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     findings = find_places(
         False, 'images are not there, or several of that name', 'They are left out', missing
     )
+    if classes:
+        used = {box.name for image in images for box in image.boxes}
+        found = {name: None for name in found if name in used}
     return LabeledFolder(images, _ordered(list(found), classes), findings)
 
 

@@ -116,6 +116,13 @@ def prepare_dataset(
             f'{cocos["val"]["images"][0]["file_name"]}: put their annotations beside those of the '
             'training images, or remove them'
         )
+    learned = {item['category_id'] for item in cocos['train']['annotations'] if not item['iscrowd']}
+    findings += find_places(
+        False,
+        'classes have no training box',
+        'The detector cannot learn them',
+        (name for label, name in enumerate(labeled.classes, 1) if label not in learned),
+    )
     generator = template.model.bbox_head.anchor_generator
     anchors, default = choose_anchors(boxes, generator, (height, width))
     if anchors.share < _FEW:

@@ -154,6 +154,24 @@ def test_coco_with_the_same_numbers_in_each_split(tmp_path):
     assert [image['file_name'] for image in coco['images']] == ['valid/a.png']
 
 
+def test_classes_without_a_box(tmp_path):
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    for path in folder.rglob('*.json'):
+        # As Roboflow writes it.
+        coco = json.loads(path.read_text())
+        coco['categories'].insert(0, dict(id=9, name='pets', supercategory='none'))
+        path.write_text(json.dumps(coco))
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert result.classes == ('pets', 'cat', 'dog')
+    [finding] = notes(result, 'classes have no training box')
+    assert finding.places == ('pets',)
+    result = prepare_dataset(folder, tmp_path / 'out2', classes=['cat', 'dog'])
+    assert result.classes == ('cat', 'dog')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+    assert not notes(result, 'classes have no training box')
+
+
 def lose_labels(folder):
     write_yolo(folder)
     (folder / 'valid/labels').rename(folder / 'valid/boxes')
