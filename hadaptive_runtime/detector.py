@@ -65,13 +65,14 @@ class Detector:
             What is found, in pixels of the image.
 
         Raises:
-            ExportError: If the image cannot be read, or has another shape or dtype.
+            ExportError: If the file is no whole image, or the image has another shape or dtype.
+            OSError: If the file cannot be read.
         """
         if not isinstance(image, np.ndarray):
             file = Path(image)
             image = read_image(file)
             if image is None:
-                raise ExportError(f'{file} cannot be read, or is truncated: replace it')
+                raise ExportError(f'{file} is empty, truncated or no image: replace it')
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ExportError(
                 f'an image must have the shape (H, W, 3) and the dtype uint8, BGR, got '

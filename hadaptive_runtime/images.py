@@ -1,15 +1,22 @@
-"""Reads images, and draws detections on them."""
+"""Reads images, draws detections on them, and writes them."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from .errors import ExportError
+
 if TYPE_CHECKING:
     from .detector import Detections
 
-IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp'}
+IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
+# A marker of a JPEG: neither data (a zero follows) nor a restart within them.
+_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
+_END = 0xD9
+_WITHOUT_LENGTH = (0x01, 0xD8)
 
 
 def read_image(file: Path) -> np.ndarray | None:
@@ -23,20 +30,55 @@ def read_image(file: Path) -> np.ndarray | None:
         file: The image.
 
     Returns:
-        (H, W, 3), uint8, BGR; None if it cannot be read.
+        (H, W, 3), uint8, BGR; None if it is empty, truncated or no image.
+
+    Raises:
+        OSError: If the file cannot be read.
     """
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return None
-    # The end must come after the last start of the data; a thumbnail has an end of its own.
-    jpeg = content.startswith(b'\xff\xd8')
-    if jpeg and content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
+    content = file.read_bytes()
+    if content.startswith(b'\xff\xd8') and not _has_end(content):
         return None
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         return None
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether a JPEG has its end marker: not that of a thumbnail, whatever follows it."""
+    position = 2
+    while marker := _MARKER.search(jpeg, position):
+        position = marker.end()
+        kind = jpeg[position - 1]
+        if kind == _END:
+            return True
+        if kind not in _WITHOUT_LENGTH:
+            position += int.from_bytes(jpeg[position : position + 2], 'big')
+    return False
+
+
+def write_image(file: Path, image: np.ndarray) -> None:
+    """Writes an image whole or not at all.
+
+    Args:
+        file: What it is to be called; its suffix is one of :data:`IMAGES`.
+        image: (H, W, 3), uint8, BGR.
+
+    Raises:
+        ExportError: If the file cannot be written; what was there before is still there.
+    """
+    content = cv2.imencode(file.suffix, image)[1].tobytes()
+    unfinished = file.with_name(f'{file.name}.unfinished')
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(file)
+    except OSError as error:
+        raise ExportError(
+            f'{file} cannot be written ({error.strerror}): make room, make the folder writable, or '
+            'name another with --out'
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def draw(

@@ -37,7 +37,9 @@ def load_exported(file: str | Path, threads: int | None = None) -> Detector:
         OSError: If the file cannot be read.
     """
     path = Path(file)
-    threads = threads or int(os.environ.get('OMP_NUM_THREADS', 0)) or None
+    if path.is_dir():
+        raise ExportError(f'{path} is a folder: name the model in it, such as {path}/model.onnx')
+    threads = threads or _default_threads()
     if has_metadata_inside(path):
         return _load_onnx(path, threads)
     metadata = read_sidecar(path)
@@ -53,6 +55,14 @@ def load_exported(file: str | Path, threads: int | None = None) -> Detector:
             'model for the version that is installed'
         ) from error
     return Detector(session, metadata)
+
+
+def _default_threads() -> int | None:
+    # OpenMP takes a list, one number for each level.
+    text = os.environ.get('OMP_NUM_THREADS', '').split(',')[0].strip()
+    if text and not text.isdecimal():
+        raise ExportError(f'OMP_NUM_THREADS must be a number, got {text!r}: correct or unset it')
+    return int(text or 0) or None
 
 
 def _load_onnx(path: Path, threads: int | None) -> Detector:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .detector import Detector
 from .errors import ExportError
-from .images import IMAGES, draw, read_image
+from .images import IMAGES, draw, read_image, write_image
 from .loading import load_exported
 from .video import VIDEOS, VideoSource, annotate_video
 
@@ -67,17 +67,18 @@ class Annotator:
         )
 
 
-def _annotate_images(files: list[Path], out: Path, annotator: Annotator) -> None:
+def _annotate_images(targets: dict[Path, Path], out: Path, annotator: Annotator) -> None:
     unreadable = []
-    for file in files:
-        image = read_image(file)
+    for file, target in targets.items():
+        try:
+            image = read_image(file)
+        except OSError as error:
+            unreadable.append(f'{file.name} ({error.strerror})')
+            continue
         if image is None:
             unreadable.append(file.name)
             continue
-        # What the file is called does not say how the picture is to be written.
-        name = file.name if file.suffix.lower() in IMAGES else f'{file.name}.jpg'
-        if not cv2.imwrite(str(out / name), annotator(image)):
-            raise ExportError(f'{out / name} cannot be written: name another folder with --out')
+        write_image(target, annotator(image))
     if annotator.seconds:
         print(annotator.summary('images', out))
     if unreadable:
@@ -86,10 +87,8 @@ def _annotate_images(files: list[Path], out: Path, annotator: Annotator) -> None
         )
 
 
-def _annotate_video(video: VideoSource, out: Path, annotator: Annotator, show: bool) -> None:
+def _annotate_video(video: VideoSource, file: Path, annotator: Annotator, show: bool) -> None:
     annotate: Callable[[np.ndarray], np.ndarray] = _shown(annotator) if show else annotator
-    name = f'camera-{video.source}' if video.is_camera else Path(video.source).stem
-    file = out / f'{name}.mp4'
     annotate_video(video, file, annotate)
     print(annotator.summary('frames', file))
 
@@ -120,25 +119,46 @@ def _find_images(source: Path) -> list[Path]:
     return files
 
 
+def _choose_targets(files: Iterable[Path], out: Path) -> dict[Path, Path]:
+    """The file that each image or video is written to, none of which is read."""
+    targets = {}
+    for file in files:
+        is_video = file.suffix.lower() in VIDEOS
+        # What the file is called does not say how it is to be written.
+        kept = {'.mp4'} if is_video else IMAGES
+        suffix = '' if file.suffix.lower() in kept else '.mp4' if is_video else '.jpg'
+        targets[file] = out / f'{file.name}{suffix}'
+    read = {file.resolve() for file in targets}
+    for target in targets.values():
+        if target.resolve() in read:
+            raise ExportError(f'{target} would overwrite what is read: name another --out')
+    return targets
+
+
 def _predict(args: argparse.Namespace) -> None:
     is_camera = args.source.isdigit() and not Path(args.source).exists()
     source: Path | int = int(args.source) if is_camera else Path(args.source)
     if isinstance(source, Path):
         if not source.exists():
             raise ExportError(f'{source}: no such image, folder or video')
-        folder = source if source.is_dir() else source.parent
-        if args.out.resolve() == folder.resolve():
-            raise ExportError(f'{args.out} would overwrite the images: name another with --out')
+        targets = _choose_targets(_find_images(source), args.out)
     detector = load_exported(args.model)
     if isinstance(source, int) or source.suffix.lower() in VIDEOS:
         video = VideoSource(source)
         args.out.mkdir(parents=True, exist_ok=True)
+        file = args.out / f'camera-{source}.mp4' if isinstance(source, int) else targets[source]
         annotator = Annotator(detector, args.threshold, video.num_frames)
-        _annotate_video(video, args.out, annotator, args.show)
+        _annotate_video(video, file, annotator, args.show)
     else:
-        files: Iterable[Path] = _find_images(source)
         args.out.mkdir(parents=True, exist_ok=True)
-        _annotate_images(files, args.out, Annotator(detector, args.threshold, len(files)))
+        _annotate_images(targets, args.out, Annotator(detector, args.threshold, len(targets)))
+
+
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'must be in 0..1, 0.3 for 30 %, got {text}')
+    return value
 
 
 def main() -> None:
@@ -149,7 +169,7 @@ def main() -> None:
         'source', help='an image, a folder of images, a video, or the number of a camera (Ctrl+C)'
     )
     parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder, default outputs')
-    parser.add_argument('--threshold', type=float, default=0.3, help='lowest score to draw')
+    parser.add_argument('--threshold', type=_score, default=0.3, help='lowest score to draw')
     parser.add_argument('--show', action='store_true', help='show a video or a camera in a window')
     args = parser.parse_args()
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import ExportError
 
-VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm'}
+VIDEOS = {'.mp4', '.m4v', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.mts', '.3gp'}
 # Containers without a table of their frames announce them by duration and rate, not to the frame.
 _MIN_COMPLETE = 0.95
 _DEFAULT_RATE = 30.0
@@ -34,6 +34,7 @@ class VideoSource:
 
     def __init__(self, source: Path | int) -> None:
         self.source = source
+        _check_name(source)
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         is_read, self._first = self._capture.read()
         if not is_read:
@@ -87,7 +88,9 @@ def annotate_video(
 
     Raises:
         ExportError: If the source is truncated, or the video cannot be written. Nothing is.
+        KeyboardInterrupt: Of a camera only before its first frame.
     """
+    _check_name(file)
     unfinished = file.with_name(f'{file.stem}.unfinished{file.suffix}')
     writer, number, written, start = None, 0, 0, time.perf_counter()
     try:
@@ -106,7 +109,7 @@ def annotate_video(
                     writer.write(picture)
                 written = max(written, wanted)
         except KeyboardInterrupt:
-            if not source.is_camera:
+            if not source.is_camera or not number:
                 raise
         if writer is not None:
             writer.release()
@@ -122,6 +125,14 @@ def annotate_video(
             writer.release()
         unfinished.unlink(missing_ok=True)
     return number
+
+
+def _check_name(file: Path | int) -> None:
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        # OpenCV would end the process.
+        raise ExportError(f'{str(file)!r} is not in UTF-8: rename it') from error
 
 
 def _count_frames(file: Path) -> int:

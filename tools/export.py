@@ -74,9 +74,9 @@ def main() -> None:
         '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
     )
     args = vars(parser.parse_args())
-    config = Config.fromfile(args.pop('config'))
-    config.merge_from_dict(args.pop('cfg_options'))
     try:
+        config = Config.fromfile(args.pop('config'))
+        config.merge_from_dict(args.pop('cfg_options'))
         report = export_detector(config, **args)
     except (ExportError, OSError) as error:
         raise SystemExit(f'nothing is written: {error}') from error

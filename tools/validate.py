@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/validate'))
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
     try:
+        config = Config.fromfile(args.config)
+        config.merge_from_dict(args.cfg_options)
         evaluate_exported(config, args.model, args.work_dir)
     except (ExportError, OSError) as error:
         raise SystemExit(f'error: {error}') from error

@@ -65,7 +65,8 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             for folder in {str(self.out_dir), runner.work_dir}:
                 for path in Path(folder).glob(f'*{UNFINISHED}'):
-                    path.unlink()
+                    if path.is_file():
+                        path.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         outdated = None

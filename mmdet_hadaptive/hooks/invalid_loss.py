@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from ..runtime.safe_loading import UnreadableCheckpointError, load_checkpoint
@@ -71,10 +71,12 @@ class StopOnInvalidLossHook(Hook):
 
 
 def _find_remedy(runner: Runner) -> tuple[Path | str, str]:
-    good = find_last_finite_checkpoint(Path(runner.work_dir))
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    folders = dict.fromkeys([runner.work_dir, *(str(hook.out_dir) for hook in hooks)])
+    good = find_last_finite_checkpoint(*map(Path, folders))
     if good:
         return good, f'--resume {good}, and'
-    return f'none in {runner.work_dir}', 'from the start'
+    return f'none in {" or ".join(folders)}', 'from the start'
 
 
 def _image_paths(data: Any) -> list[str]:
@@ -88,16 +90,17 @@ def _image_paths(data: Any) -> list[str]:
     return []
 
 
-def find_last_finite_checkpoint(folder: Path) -> Path | None:
+def find_last_finite_checkpoint(*folders: Path) -> Path | None:
     """Finds the newest checkpoint whose weights are all finite.
 
     Args:
-        folder: Where checkpoints (``*.pth``) lie; files that cannot be read are passed over.
+        folders: Where checkpoints (``*.pth``) lie; files that cannot be read are passed over.
 
     Returns:
         The file; None if there is none.
     """
-    for path in sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True):
+    paths = [path for folder in folders for path in folder.glob('*.pth')]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             content = load_checkpoint(path)
         except (OSError, UnreadableCheckpointError):

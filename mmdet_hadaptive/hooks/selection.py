@@ -1,5 +1,6 @@
 """Records during a training what the Adaptive Cross-Hadamard layers select."""
 
+import io
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from ..analysis.product_statistics import collect_product_statistics, product_bottlenecks
 from ..analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
 from ..analysis.selection_statistics import SelectionStatistics, adaptive_layers, collect_statistics
+from ..runtime.files import write_whole
+from .mid_epoch import MidEpochTrainLoop
 
 
 @HOOKS.register_module()
@@ -39,7 +42,8 @@ class SelectionHook(Hook):
         interval: Iterations between the scalars of the training.
 
     Raises:
-        ValueError: At the start, if ``interval`` is below 1 or the model has no such layer.
+        ValueError: At the start, if ``interval`` is below 1, the model has no such layer, or the
+            training may resume within an epoch, of which the hook would count a part only.
     """
 
     # Before the checkpoint hook, which is to save the history.
@@ -54,6 +58,11 @@ class SelectionHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Finds the layers."""
+        if isinstance(runner.train_loop, MidEpochTrainLoop):
+            raise ValueError(
+                'SelectionHook counts whole epochs, MidEpochTrainLoop resumes within one: remove '
+                "the hook, or set train_cfg.type='EpochBasedTrainLoop'"
+            )
         adaptive_layers(_unwrapped(runner))
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -118,7 +127,9 @@ class SelectionHook(Hook):
         folder = Path(runner.work_dir) / 'selection'
         folder.mkdir(exist_ok=True)
         history = {name: torch.stack(rows) for name, rows in self.history.items()}
-        torch.save(dict(channels=history, pairs=self.pairs), folder / 'frequencies.pt')
+        numbers = io.BytesIO()
+        torch.save(dict(channels=history, pairs=self.pairs), numbers)
+        write_whole(numbers.getvalue(), folder / 'frequencies.pt')
         draw_channels(history, folder / 'channels.png', 'Selected channels in training', 'epoch')
         draw_pairs(self.pairs, folder / 'pairs.png', 'Selected pairs of channels')
         pictures = [folder / 'channels.png', folder / 'pairs.png']

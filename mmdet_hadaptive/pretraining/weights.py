@@ -8,6 +8,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from ..runtime.safe_loading import UnreadableCheckpointError
+
 SCHEME = 'hadaptive://'
 _FOLDER = Path(__file__).parents[1] / 'weights'
 
@@ -26,12 +28,14 @@ def pretrained_checkpoint(name: str) -> str:
         The path.
 
     Raises:
-        ValueError: If there are no such weights; names those that there are.
+        UnreadableCheckpointError: If there are no such weights; names those that there are.
     """
     file = _FOLDER / f'{name}.pth'
     if not file.is_file():
         names = ', '.join(sorted(path.stem for path in _FOLDER.glob('*.pth')))
-        raise ValueError(f'the weights that come with the package are {names}; got {name!r}')
+        raise UnreadableCheckpointError(
+            f'the weights that come with the package are {names}; got {name!r}'
+        )
     return str(file)
 
 

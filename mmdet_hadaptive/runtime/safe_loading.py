@@ -22,7 +22,7 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 class UnreadableCheckpointError(ValueError):
-    """A checkpoint is damaged, or holds something else than plain data."""
+    """A checkpoint is damaged, not there, or holds something else than plain data."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mmdet_hadaptive.analysis.selection_statistics import (
     collect_statistics,
 )
 from mmdet_hadaptive.backbones import HadaptiveNet
-from mmdet_hadaptive.hooks import SelectionHook
+from mmdet_hadaptive.hooks import MidEpochTrainLoop, SelectionHook
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes_selection.py'
@@ -132,6 +132,14 @@ def test_only_a_resumed_run_has_the_history_of_its_checkpoint(resume):
     other = SelectionHook()
     other.after_load_checkpoint(SimpleNamespace(_resume=resume), checkpoint)
     assert list(other.history) == (['stage3.1'] if resume else [])
+
+
+def test_parts_of_epochs_are_not_counted():
+    runner = SimpleNamespace(
+        model=HadaptiveNet('small'), train_loop=object.__new__(MidEpochTrainLoop)
+    )
+    with pytest.raises(ValueError, match=r"set train_cfg.type='EpochBasedTrainLoop'"):
+        SelectionHook().before_train(runner)
 
 
 def test_all_that_is_counted_is_added_up_over_processes(monkeypatch):

@@ -1,5 +1,8 @@
+import errno
 import io
+import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,8 +10,8 @@ import pytest
 from mmdet.apis import inference_detector, init_detector
 from PIL import Image
 
-from hadaptive_runtime import Preprocessing, load_exported
-from hadaptive_runtime.images import read_image
+from hadaptive_runtime import ExportError, Preprocessing, load_exported, loading
+from hadaptive_runtime.images import read_image, write_image
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
 from mmdet_hadaptive.export import export_detector
 
@@ -83,7 +86,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path, run, script, model):
     (folder / 'notes.txt').write_text('not meant')
     output = run(script, model, folder, cwd=tmp_path, code=1)
     assert 'images: 1, median latency' in output
-    names = 'empty.png, folder.jpg, half.jpg, half.png, text.bmp'
+    names = 'empty.png, folder.jpg (Is a directory), half.jpg, half.png, text.bmp'
     assert f'error: 5 not readable, empty or truncated, replace: {names}\n' in output
     assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['good.jpg']
     for name in ('empty.png', 'half.jpg'):
@@ -96,17 +99,60 @@ def test_images_that_cannot_be_read_are_named(tmp_path, run, script, model):
 
 def test_wrong_arguments(tmp_path, run, script, model):
     folder = write_images(tmp_path / 'images', 'a.jpg')
+    links = tmp_path / 'links'
+    links.mkdir()
+    (links / 'a.jpg').symlink_to(folder / 'a.jpg')
     for source, out, message in [
         ('nowhere', 'outputs', 'nowhere: no such image, folder or video'),
-        (folder, folder, 'would overwrite the images'),
-        (folder / 'a.jpg', folder, 'would overwrite the images'),
-        (tmp_path, 'outputs', 'no image (.bmp, .jpeg, .jpg, .png, .webp)'),
+        (folder, folder, 'a.jpg would overwrite what is read'),
+        (folder / 'a.jpg', folder, 'a.jpg would overwrite what is read'),
+        (links, folder, 'a.jpg would overwrite what is read'),
+        (tmp_path, 'outputs', 'no image (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)'),
     ]:
         output = run(script, model, source, '--out', out, cwd=tmp_path, code=1)
         assert message in output
         assert 'Traceback' not in output
+    for threshold in ('30', 'nan', '-1'):
+        output = run(script, model, folder, '--threshold', threshold, cwd=tmp_path, code=2)
+        assert f'must be in 0..1, 0.3 for 30 %, got {threshold}' in output
+    output = run(script, tmp_path, folder, cwd=tmp_path, code=1)
+    assert f'{tmp_path} is a folder: name the model in it' in output
     other = constant_model(tmp_path / 'other.onnx', PREPROCESSING, mode='decoded')
     assert 'export it with mode' in run(script, other, folder, cwd=tmp_path, code=1)
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / 'a.jpg'
+    file.write_bytes(b'before')
+
+    def fail(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, 'write_bytes', fail)
+        with pytest.raises(ExportError, match=r'a.jpg cannot be written \(No space left'):
+            write_image(file, np.zeros((8, 8, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ['a.jpg']
+    assert file.read_bytes() == b'before'
+    # OpenCV cannot write to such a name.
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.png'))
+    write_image(odd, np.zeros((8, 8, 3), np.uint8))
+    assert read_image(odd).shape == (8, 8, 3)
+
+
+def test_a_file_that_is_not_there(tmp_path, model):
+    with pytest.raises(FileNotFoundError, match='typo'):
+        load_exported(model)(tmp_path / 'typo.jpg')
+
+
+@pytest.mark.parametrize(('text', 'threads'), [('', None), ('2', 2), ('4,2', 4), ('0', None)])
+def test_threads_of_the_environment(model, monkeypatch, text, threads):
+    monkeypatch.setenv('OMP_NUM_THREADS', text)
+    assert loading._default_threads() == threads
+    monkeypatch.setenv('OMP_NUM_THREADS', 'auto')
+    with pytest.raises(ExportError, match="OMP_NUM_THREADS must be a number, got 'auto'"):
+        load_exported(model)
 
 
 def test_odd_images_are_read_as_mmdet_reads_them(tmp_path):
@@ -150,8 +196,8 @@ def test_a_thumbnail_does_not_hide_that_an_image_is_truncated(tmp_path):
     file = tmp_path / 'image.jpg'
     file.write_bytes(image)
     assert read_image(file).shape == (64, 64, 3)
-    # Some cameras append data.
-    file.write_bytes(image + bytes(100))
+    # Some cameras append data, such as a video, which may hold what looks like a start.
+    file.write_bytes(image + bytes(100) + b'\xff\xda' + bytes(100))
     assert read_image(file) is not None
     file.write_bytes(image[:-100])
     assert read_image(file) is None

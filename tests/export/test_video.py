@@ -1,6 +1,8 @@
 """Videos and cameras in tools/predict.py."""
 
+import os
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -47,8 +49,8 @@ def test_a_video_is_annotated(tmp_path, main, capsys):
     main(write_video(tmp_path / 'video.avi'))
     output = capsys.readouterr().out
     assert output.startswith('frames: 20, median latency: ')
-    assert output.endswith(' per second, written: outputs/video.mp4\n')
-    frames, rate = read_video('outputs/video.mp4')
+    assert output.endswith(' per second, written: outputs/video.avi.mp4\n')
+    frames, rate = read_video('outputs/video.avi.mp4')
     assert rate == 5
     assert len(frames) == 20
     for number in (0, 19):
@@ -56,7 +58,7 @@ def test_a_video_is_annotated(tmp_path, main, capsys):
         assert np.abs(frames[number][70, 60].astype(int) - 10 * number).max() < 8
         # A border of the smaller box, which the constant model always finds.
         assert np.ptp(frames[number][30, 5:40].astype(int), axis=0).max() > 40
-    assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['video.mp4']
+    assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['video.avi.mp4']
 
 
 def test_truncated_videos_are_named(tmp_path, main):
@@ -92,7 +94,7 @@ def test_a_video_that_cannot_be_written(tmp_path, main, monkeypatch, lost):
     video = write_video(tmp_path / 'video.avi')
     writer_class = cv2.VideoWriter
     monkeypatch.setattr(cv2, 'VideoWriter', FullDisk)
-    with pytest.raises(SystemExit, match=r'outputs/video\.mp4 cannot be written: make room'):
+    with pytest.raises(SystemExit, match=r'outputs/video\.avi\.mp4 cannot be written: make room'):
         main(video)
     assert list((tmp_path / 'outputs').iterdir()) == []
 
@@ -124,6 +126,44 @@ def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, c
     # As many as a thousand a second take, not as many as were annotated.
     assert rate == 1000
     assert len(frames) > 4
+
+
+def test_a_camera_that_is_stopped_before_its_first_frame(main, monkeypatch):
+    class Camera:
+        def __init__(self, source):
+            pass
+
+        def read(self):
+            return True, np.full((80, 120, 3), 100, np.uint8)
+
+        def get(self, key):
+            return -1.0
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    monkeypatch.setattr(Annotator, '__call__', stop)
+    with pytest.raises(SystemExit, match='stopped'):
+        main('3')
+
+
+def test_what_is_read_is_not_written(tmp_path, main):
+    (tmp_path / 'videos').mkdir()
+    write_video(tmp_path / 'made.avi').rename(tmp_path / 'videos/video.mp4')
+    (tmp_path / 'link.mp4').symlink_to(tmp_path / 'videos/video.mp4')
+    (tmp_path / 'videos/link.mp4').symlink_to(tmp_path / 'videos/video.mp4')
+    content = (tmp_path / 'videos/video.mp4').read_bytes()
+    with pytest.raises(SystemExit, match=r'videos/link\.mp4 would overwrite what is read'):
+        main(tmp_path / 'link.mp4', '--out', 'videos')
+    assert (tmp_path / 'videos/video.mp4').read_bytes() == content
+
+
+def test_a_name_that_opencv_dies_of(tmp_path, main):
+    video = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.mp4'))
+    write_video(tmp_path / 'video.avi').rename(video)
+    with pytest.raises(SystemExit, match='is not in UTF-8: rename it'):
+        main(video)
 
 
 def test_no_such_camera(tmp_path, main):

@@ -161,7 +161,7 @@ def test_truncated_files_are_those_of_python(run_node, tmp_path):
     content = whole.getvalue()
     for name, part in {
         'whole': content,
-        'followed': content + b'more',
+        'followed': content + b'more\xff\xda',
         'half': content[: len(content) // 2],
         'no end': content[:-2],
         'short': content[:3],

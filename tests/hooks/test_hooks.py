@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
@@ -206,7 +207,7 @@ def sample(name):
 def losses(tmp_path):
     """A runner that has logged a loss, as MMEngine's own hook does, and what it hands to others."""
     hub = MessageHub.get_instance(uuid.uuid4().hex)
-    runner = SimpleNamespace(message_hub=hub, work_dir=str(tmp_path), iter=0, epoch=2)
+    runner = SimpleNamespace(message_hub=hub, work_dir=str(tmp_path), hooks=[], iter=0, epoch=2)
 
     def step(loss, other=1.0):
         outputs = dict(loss=torch.tensor(loss), loss_cls=torch.tensor(other))
@@ -247,15 +248,19 @@ def test_valid_losses_are_not_waited_for(losses, monkeypatch):
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_invalid_weights_are_not_saved(tmp_path, value):
-    torch.save(dict(state_dict=dict(a=torch.zeros(2))), tmp_path / 'epoch_1.pth')
-    runner = SimpleNamespace(work_dir=str(tmp_path))
+    # Where the checkpoint hook writes, which need not be the work directory.
+    folder = tmp_path / 'checkpoints'
+    folder.mkdir()
+    torch.save(dict(state_dict=dict(a=torch.zeros(2))), folder / 'epoch_1.pth')
+    written = CheckpointHook(out_dir=str(folder))
+    runner = SimpleNamespace(work_dir=str(tmp_path), hooks=[written])
     state = dict(a=torch.zeros(2), b=torch.tensor([0.0, value]), count=torch.tensor(3))
     checkpoint = dict(meta=dict(iter=8), state_dict=state)
     hook = StopOnInvalidLossHook()
     with pytest.raises(FloatingPointError) as error:
         hook.before_save_checkpoint(runner, checkpoint)
     assert '1 weights are not finite after iteration 8, and are not saved: b' in str(error.value)
-    assert f'--resume {tmp_path / "epoch_1.pth"}' in str(error.value)
+    assert f'--resume {folder / "epoch_1.pth"}' in str(error.value)
     state['b'].zero_()
     hook.before_save_checkpoint(runner, checkpoint)
 

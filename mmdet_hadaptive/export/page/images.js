@@ -11,10 +11,17 @@ const ROWS = 512;
  */
 export function isTruncatedJpeg(bytes) {
   if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return false;
-  // The end must come after the last start of the data; a thumbnail has an end of its own.
-  for (let i = bytes.length - 2; i > 1; i -= 1) {
-    if (bytes[i] === 0xff && bytes[i + 1] === 0xd9) return false;
-    if (bytes[i] === 0xff && bytes[i + 1] === 0xda) return true;
+  // From segment to segment: a thumbnail has an end of its own, and anything may follow.
+  for (let i = 2; i + 1 < bytes.length; ) {
+    const kind = bytes[i + 1];
+    const isRestart = kind >= 0xd0 && kind <= 0xd7;
+    if (bytes[i] !== 0xff || kind === 0x00 || kind === 0xff || isRestart) {
+      i += 1;
+      continue;
+    }
+    if (kind === 0xd9) return false;
+    i += 2;
+    if (kind !== 0x01 && kind !== 0xd8) i += 256 * bytes[i] + bytes[i + 1];
   }
   return true;
 }
