@@ -18,12 +18,15 @@ def main() -> None:
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
-    errors = 0
+    errors = checked = 0
     for split, annotation_file, findings in check_config(config):
         print(f'{split} {annotation_file}:', '' if findings else 'nothing wrong')
         for finding in findings:
             print(f'  {finding.describe()}')
         errors += sum(finding.is_error for finding in findings)
+        checked += 1
+    if not checked:
+        sys.exit(f'error: {args.config} has no data set with an ann_file: nothing was checked')
     sys.exit(1 if errors else 0)
 
 

@@ -209,7 +209,8 @@ def _check_classes(
                 True,
                 f'the config names classes {unknown} that {annotation_file} does not have; it has '
                 f'{names}',
-                f'Set metainfo=dict(classes={tuple(names)}) and num_classes={len(names)}',
+                f'Set metainfo=dict(classes={tuple(names)}) and num_classes={len(names)}, or, if '
+                'other data sets have these classes, add them to the categories of this file',
             )
         ]
     in_file_order = tuple(name for name in names if name in classes)
@@ -219,7 +220,8 @@ def _check_classes(
                 True,
                 f'the config lists the classes as {tuple(classes)}, but MMDetection numbers them '
                 f'in the order of {annotation_file}, so that labels would carry wrong names',
-                f'Set metainfo=dict(classes={in_file_order})',
+                f'Set metainfo=dict(classes={in_file_order}), or, if other data sets have the '
+                'order of the config, bring the categories of this file into it',
             )
         ]
     left_out = [name for name in names if name not in classes]

@@ -1,7 +1,8 @@
 """Finds what is wrong with the data sets of a config, and between them and its model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
@@ -23,23 +24,47 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
 
     Yields:
         For each data set with an annotation file of its own: the split ('train', 'val' or 'test'),
-        the annotation file and what was found (:func:`check_coco`, :func:`check_num_classes`).
+        the annotation file and what was found (:func:`check_coco`, :func:`check_num_classes`);
+        also where its classes are not those of the first, or its evaluator has another file.
     """
     seen = set()
+    first: tuple[Path, list[str]] | None = None
     for split in ('train', 'val', 'test'):
         loader = config.get(f'{split}_dataloader')
+        files: list[Path] = []
+        results: list[tuple[Path, list[Finding]]] = []
         for dataset in coco_datasets(loader.dataset) if loader else []:
             root = Path(dataset.get('data_root') or '')
             annotation_file = root / dataset.ann_file
             folder = root / (dataset.get('data_prefix') or {}).get('img', '')
+            files.append(annotation_file)
             if (annotation_file, folder) in seen:
                 continue
             seen.add((annotation_file, folder))
-            classes = (dataset.get('metainfo') or {}).get('classes')
-            classes = classes or DATASETS.get(dataset.type).METAINFO['classes']
+            metainfo = DATASETS.get(dataset.type)._load_metainfo(dataset.get('metainfo'))
+            classes = [*metainfo['classes']]
+            first = first or (annotation_file, classes)
             test_mode = dataset.get('test_mode', False)
             findings = check_coco(annotation_file, folder, classes, True, test_mode)
-            yield split, annotation_file, findings + check_num_classes(config.model, len(classes))
+            findings += check_num_classes(config.model, len(classes))
+            if classes != first[1]:
+                findings.append(
+                    Finding(
+                        True,
+                        f'the classes are {classes}, those of {first[0]} are {first[1]}, so that '
+                        'labels would carry wrong names',
+                        'Let all data sets name the same classes in the same order, and their '
+                        'files list them so',
+                    )
+                )
+            results.append((annotation_file, findings))
+        evaluator = config.get(f'{split}_evaluator')
+        findings = _check_evaluator(f'{split}_evaluator', evaluator, files)
+        if findings and not results:
+            results.append((files[0], []))
+        for annotation_file, others in results:
+            yield split, annotation_file, others + findings
+            findings = []
 
 
 def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
@@ -60,6 +85,21 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
         )
         for path, found, wanted in _class_numbers(model, num_classes)
         if found != wanted
+    ]
+
+
+def _check_evaluator(name: str, evaluator: Any, files: Sequence[Path]) -> list[Finding]:
+    """Looks for metrics that compare with other annotations than those of the data sets."""
+    expected = {file.resolve() for file in files}
+    return [
+        Finding(
+            True,
+            f'{".".join(map(str, (name, *path)))}.ann_file is {node["ann_file"]}, but the images '
+            f'are those of {", ".join(map(str, files))}',
+            f'Set {name}=dict(ann_file={str(files[0])!r})',
+        )
+        for path, node in walk(evaluator)
+        if files and node.get('ann_file') and Path(node['ann_file']).resolve() not in expected
     ]
 
 

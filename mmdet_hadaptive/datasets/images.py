@@ -111,6 +111,12 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
 def _list_files(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+            return {
+                entry.name
+                for entry in entries
+                if not entry.is_dir(follow_symlinks=False)
+                # A link may lead nowhere; other files cost no look at the disk.
+                and (not entry.is_symlink() or Path(entry.path).exists())
+            }
     except OSError:
         return set()

@@ -2,8 +2,8 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> di
 
     Processes that ask at the same time wait for the first. The files lie in
     ``$XDG_CACHE_HOME/mmdet_hadaptive`` (``~/.cache`` if not set), readable for the user only, one
-    set for each key: they are replaced where the stamp is another. If they cannot be written, each
-    process builds for itself.
+    set for each key: they are replaced where the stamp is another. If they cannot be written or
+    locked, each process builds for itself.
 
     Args:
         key: What it is, a name that a file can have.
@@ -35,13 +35,16 @@ def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> di
     folder = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'mmdet_hadaptive'
     if fcntl is None:
         return build()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / f'{key}.lock').open('a')
-    except OSError as error:
-        print_log(f'each process reads for itself: {error}', logger='current')
-        return build()
-    with lock, _locked(lock):
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = stack.enter_context((folder / f'{key}.lock').open('a'))
+            # Released when the file is closed, and when the process ends, however it does. Some
+            # file systems of clusters have no locks.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            print_log(f'each process reads for itself: {error}', logger='current')
+            return build()
         state = _read(folder / key, stamp)
         if state is not None:
             return state
@@ -52,13 +55,6 @@ def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> di
             print_log(f'each process reads for itself: {error}', logger='current')
             return state
         return _read(folder / key, stamp) or state
-
-
-@contextmanager
-def _locked(file: Any) -> Iterator[None]:
-    # Released when the file is closed, too, and when the process ends, however it does.
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def _write(path: Path, stamp: str, state: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
             continue
         suffix = Path((root.findtext('filename') or '').strip()).suffix
         image = index.find(path, path.stem + (suffix or path.suffix))
-        if image is None:
+        if image is None or _are_apart(path, image, folder):
             alone.append(str(path))
             continue
         boxes = []
@@ -89,7 +89,7 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         *find_places(
             False,
             'images have no annotation file',
-            'They are left out; one without objects makes them background',
+            'They are left out; one without objects makes them images without boxes',
             (str(path) for path in files if path not in used),
         ),
     ]
@@ -140,20 +140,14 @@ def read_coco(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
             )
             boxes.setdefault(item['image_id'], []).append(box)
         named = split_from_words(path.stem.split('_'))
-        for item in coco['images']:
-            file = index.find(path, item['file_name'], named)
+        files = _match_images(path, coco, index, folder, named)
+        for item, file in zip(coco['images'], files, strict=True):
             if file is None:
                 missing.append(f'{path}: {item["file_name"]}')
                 continue
             split = named or split_from_path(file, folder)
             size = (item['width'], item['height'])
             images.append(LabeledImage(file, tuple(boxes.get(item['id'], ())), split, size))
-    repeated = len(images) - len({image.path for image in images})
-    if repeated:
-        raise PreparationError(
-            f'{repeated} images are in more than one annotation file of {folder}: name one set of '
-            'annotations, without the others'
-        )
     findings = find_places(
         False, 'images are not there, or several of that name', 'They are left out', missing
     )
@@ -207,6 +201,32 @@ def _ordered(found: list[str], classes: Sequence[str]) -> list[str]:
             f'the classes {unknown} are not among those named ({list(classes)}): name them as well'
         )
     return list(classes) or found
+
+
+def _are_apart(annotation: Path, image: Path, folder: Path) -> bool:
+    """Whether the folders of both name a split, and not the same."""
+    splits = {split_from_path(path, folder) for path in (annotation, image)}
+    return len(splits - {None}) > 1
+
+
+def _match_images(
+    path: Path, coco: dict[str, Any], index: ImageIndex, folder: Path, named: str | None
+) -> list[Path | None]:
+    """The files of the images of an annotation file; None for those that are not there."""
+    names = [item['file_name'] for item in coco['images']]
+    files = [index.find(path, name, named) for name in names]
+    splits = [split_from_path(file, folder) if file else None for file in files]
+    own = named or split_from_path(path, folder)
+    # All splits may lie in one folder, whatever it is called.
+    others = set(splits) - {own, None} if own and own in splits else set()
+    return [
+        file if file and split not in others and _kind(file) == _kind(Path(name)) else None
+        for name, file, split in zip(names, files, splits, strict=True)
+    ]
+
+
+def _kind(image: Path) -> str:
+    return image.suffix.lower().replace('jpeg', 'jpg')
 
 
 def _files_with(folder: Path, suffix: str) -> list[Path]:

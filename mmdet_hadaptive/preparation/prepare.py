@@ -93,6 +93,7 @@ def prepare_dataset(
             f'annotation_format must be one of {", ".join(FORMATS)}, got {name!r}'
         )
     labeled = FORMATS[name](folder, classes)
+    _refuse_repeated(labeled)
     _leave_out_bare_tests(labeled)
     images, files, findings = _read_usable(labeled)
     splits, notes = _split(images, files, val_fraction, seed)
@@ -151,6 +152,16 @@ def prepare_dataset(
     write_whole(text, config)
     counts = {s: (len(c['images']), len(c['annotations'])) for s, c in cocos.items()}
     return PreparedDataset(name, config, tuple(labeled.classes), counts, anchors, default, findings)
+
+
+def _refuse_repeated(labeled: LabeledFolder) -> None:
+    counts = Counter(image.path for image in labeled.images)
+    repeated = [path for path, count in counts.items() if count > 1]
+    if repeated:
+        raise PreparationError(
+            f'{len(repeated)} images are annotated more than once, the first is {repeated[0]}: '
+            'name a folder with one set of annotations'
+        )
 
 
 def _leave_out_bare_tests(labeled: LabeledFolder) -> None:

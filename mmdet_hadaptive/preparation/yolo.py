@@ -31,7 +31,7 @@ def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     Polygons become the box around them, and keypoints, which the YAML file names by
     ``kpt_shape``, are passed over. The names of the classes are those of a YAML file
     with ``names``, or the lines of ``classes.txt``, ``obj.names``, ``labels.txt`` or
-    ``_darknet.labels``. An image without a text file is background. The splits are those of the
+    ``_darknet.labels``. An image without a text file has no boxes. The splits are those of the
     YAML file, which names folders or lists of images, or of folders called ``train``, ``val`` and
     the like.
 
@@ -89,7 +89,7 @@ def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
             wrong,
         ),
         *find_places(False, 'text files have no image', 'They are left out', alone),
-        *find_places(False, 'images have no text file', 'They are background', bare),
+        *find_places(False, 'images have no text file', 'They have no boxes', bare),
     ]
     return LabeledFolder(images, names, findings)
 
@@ -137,6 +137,7 @@ def _read_values(
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for path in find_files(folder):
         if path.suffix not in ('.yaml', '.yml'):
             continue
@@ -145,9 +146,15 @@ def _read_description(folder: Path) -> dict[str, Any]:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise PreparationError(f'{path} is no YAML: {error}'.replace('\n', ' ')) from error
-        if isinstance(content, dict) and 'names' in content:
-            return content | {'': path}
-    return {}
+        if not isinstance(content, dict) or 'names' not in content:
+            continue
+        if found and found['names'] != content['names']:
+            raise PreparationError(
+                f'{found[""]} and {path} do not name the same classes: name a folder with one of '
+                'them'
+            )
+        found = found or content | {'': path}
+    return found
 
 
 def _read_classes(folder: Path, description: dict[str, Any]) -> list[str]:
@@ -161,6 +168,12 @@ def _read_classes(folder: Path, description: dict[str, Any]) -> list[str]:
                 'classes and labels 0, 1, ...'
             )
     if isinstance(names, list):
+        unquoted = [name for name in names if isinstance(name, bool) or name is None]
+        if unquoted:
+            raise PreparationError(
+                f'{description[""]} has a class {unquoted[0]}, as YAML reads yes, no and null: put '
+                'names into quotes'
+            )
         return list(map(str, names))
     files = find_files(folder)
     for file in _CLASS_FILES:

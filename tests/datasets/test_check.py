@@ -386,3 +386,13 @@ def test_data_set_tells_a_failing_step_from_a_damaged_image(folder):
         RuntimeError, match=rf'(?s){name} cannot be used.*step of the pipeline fails'
     ):
         data[0]
+
+
+def test_links_that_lead_nowhere_are_missing(folder):
+    name = GOOD['images'][0]['file_name']
+    (folder / 'images' / name).unlink()
+    (folder / 'images' / name).symlink_to('nowhere.jpg')
+    (finding,) = check(folder, GOOD)
+    assert finding.problem == '1 image files do not exist'
+    with pytest.raises(ValueError, match=f'image files do not exist .*{name}'):
+        dataset(folder)

@@ -1,11 +1,13 @@
 """What a config says about its data sets, held against its model."""
 
+import json
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config, ConfigDict
 
 from mmdet_hadaptive.datasets import check_config, check_num_classes
+from mmdet_hadaptive.runtime.configs import coco_datasets
 
 ROOT = Path(__file__).parents[2]
 OURS = ROOT / 'configs'
@@ -98,10 +100,77 @@ def test_test_data_of_their_own_are_checked(shapes, monkeypatch):
         'nowhere.json',
     ]
     assert found['train'][1] == found['val'][1] == []
-    assert 'does not exist' in found['test'][1][0].problem
+    missing, other = found['test'][1]
+    assert 'does not exist' in missing.problem
+    assert 'test_evaluator.ann_file is ' in other.problem
     # The same annotations with the images elsewhere are another data set.
     config.test_dataloader.dataset.ann_file = config.val_dataloader.dataset.ann_file
     config.test_dataloader.dataset.data_prefix = dict(img='nowhere/')
     found = {split: findings for split, _, findings in check_config(config)}
     assert found['val'] == []
     assert 'shapes/nowhere does not exist' in found['test'][0].problem
+
+
+def shapes_config():
+    return Config.fromfile(OURS / 'ssdlite/ssdlite_hadaptive-s_shapes.py')
+
+
+def errors(config):
+    return {split: [f.problem for f in found] for split, _, found in check_config(config)}
+
+
+def test_evaluators_compare_with_their_own_images(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    config.val_evaluator.ann_file = (
+        config.train_dataloader.dataset.get('data_root', 'data/shapes/')
+        + 'annotations/instances_train.json'
+    )
+    found = errors(config)
+    assert found['train'] == []
+    (problem,) = found['val']
+    assert problem.startswith('val_evaluator.ann_file is data/shapes/annotations/instances_train')
+    assert problem.endswith('those of data/shapes/annotations/instances_val.json')
+    # Of the test, whose images are those of the validation and have been checked.
+    config = shapes_config()
+    config.test_evaluator.ann_file = 'other.json'
+    found = errors(config)
+    assert found['val'] == []
+    assert found['test'][0].startswith('test_evaluator.ann_file is other.json')
+
+
+def test_all_splits_have_the_same_classes(shapes, monkeypatch, tmp_path):
+    """What the remedy for one file alone would lead to: right names, and wrong numbers."""
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    coco = json.loads(Path('data/shapes/annotations/instances_val.json').read_text())
+    coco['categories'].reverse()
+    names = [category['name'] for category in coco['categories']]
+    file = tmp_path / 'val.json'
+    file.write_text(json.dumps(coco))
+    for part in (config.val_dataloader.dataset, config.val_evaluator):
+        part.ann_file = str(file)
+    config.val_dataloader.dataset.metainfo = dict(classes=names)
+    found = errors(config)
+    assert found['train'] == []
+    (problem,) = found['val']
+    assert problem.startswith(f'the classes are {names}, those of data/shapes/annotations')
+
+
+def test_classes_in_a_file(shapes, monkeypatch, tmp_path):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    names = tmp_path / 'classes.txt'
+    coco = json.loads(Path('data/shapes/annotations/instances_val.json').read_text())
+    names.write_text(''.join(f'{category["name"]}\n' for category in coco['categories']))
+    for split in ('train', 'val', 'test'):
+        for dataset in coco_datasets(config[f'{split}_dataloader'].dataset):
+            dataset.metainfo = dict(classes=str(names))
+    assert errors(config) == dict(train=[], val=[])
+
+
+def test_a_config_without_data_sets_in_this_format(tmp_path, run_warm):
+    file = tmp_path / 'config.py'
+    file.write_text("train_dataloader = dict(dataset=dict(type='OpenImagesDataset'))\nmodel = {}\n")
+    output = run_warm(ROOT / 'tools/check_dataset.py', file, cwd=tmp_path, code=1)
+    assert 'has no data set with an ann_file: nothing was checked' in output

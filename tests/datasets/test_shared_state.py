@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -145,3 +147,14 @@ def test_large_annotations_are_parsed_once(tmp_path, monkeypatch, cache):
     (tmp_path / 'images/0.jpg').unlink()
     with pytest.raises(ValueError, match='image files do not exist'):
         load(CheckedCocoDataset, tmp_path)
+
+
+def test_without_locks_each_process_builds_for_itself(cache, monkeypatch):
+    """As on some file systems of clusters."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    assert share_state('key', 'stamp', lambda: dict(value=3)) == dict(value=3)
+    assert [path.name for path in cache.iterdir()] == ['key.lock']

@@ -45,6 +45,47 @@ def test_an_image_that_could_be_another_is_named(tmp_path):
     assert finding.places == (f'{tmp_path}/pets/train/a.xml',)
 
 
+@pytest.mark.parametrize('write', [write_voc, write_coco])
+def test_an_image_of_another_split_does_not_stand_for_one_that_is_not_there(tmp_path, write):
+    write(tmp_path / 'pets')
+    (tmp_path / 'pets/train/b.png').rename(tmp_path / 'pets/valid/b.png')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    assert len(notes(result, 'or several of that name')) == 1
+    assert read_back(tmp_path / 'out', 'train').keys() == {'a', 'c'}
+    assert read_back(tmp_path / 'out', 'val').keys() == {'d'}
+
+
+@pytest.mark.parametrize('name', ['all', 'instances_val'])
+def test_one_file_for_images_in_all_folders(tmp_path, name):
+    # Also where its name says that all of them are of one split.
+    write_coco(tmp_path / 'pets')
+    first, second = (
+        json.loads((tmp_path / f'pets/{split}/_annotations.coco.json').read_text())
+        for split in ('train', 'valid')
+    )
+    for path in tmp_path.rglob('*.json'):
+        path.unlink()
+    (tmp_path / 'pets/valid/d.png').rename(tmp_path / 'pets/train/d.png')
+    for coco, file in ((first, 'instances_train'), (second, 'instances_val')):
+        (tmp_path / f'pets/{file}.json').write_text(json.dumps(coco))
+    if name == 'all':
+        (tmp_path / 'pets/instances_val.json').unlink()
+        (tmp_path / 'pets/instances_train.json').rename(tmp_path / 'pets/all.json')
+        (tmp_path / 'pets/train/a.png').rename(tmp_path / 'pets/a.png')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', val_fraction=0.4)
+    assert sum(number for number, _ in result.counts.values()) == (3 if name == 'all' else 4)
+    if name != 'all':
+        assert read_back(tmp_path / 'out', 'val').keys() == {'d'}
+
+
+def test_a_mask_does_not_stand_for_a_photo_that_is_not_there(tmp_path):
+    write_coco(tmp_path / 'pets')
+    (tmp_path / 'pets/train/b.png').rename(tmp_path / 'pets/train/b.bmp')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    assert len(notes(result, 'or several of that name')) == 1
+    assert read_back(tmp_path / 'out', 'train').keys() == {'a', 'c'}
+
+
 def test_linked_folders_are_entered(tmp_path):
     folder = tmp_path / 'pets'
     write_yolo(folder)
@@ -201,6 +242,21 @@ def write_xml_in_another_encoding(folder):
         path.write_text('<?xml version="1.0" encoding="GB2312"?>' + path.read_text())
 
 
+def annotate_twice(folder):
+    write_voc(folder)
+    shutil.copytree(folder / 'train', folder / 'backup', ignore=shutil.ignore_patterns('*.png'))
+
+
+def describe_twice(folder):
+    write_yolo(folder)
+    (folder / 'coco.yaml').write_text('names: [person, bicycle]')
+
+
+def leave_quotes_away(folder):
+    write_yolo(folder)
+    (folder / 'data.yaml').write_text('names: [no, yes]')
+
+
 def lose_images(folder):
     write_coco(folder)
     for path in folder.rglob('*.png'):
@@ -213,6 +269,9 @@ def lose_images(folder):
         (lose_labels, {}, r'validation images of .* have no boxes, the first is valid/images/d'),
         (list_classes_twice, {}, r'train/classes.txt and .*valid/classes.txt do not list the same'),
         (number_from_one, {}, r'data.yaml gives its classes the numbers 1, 2: number classes'),
+        (annotate_twice, {}, r'3 images are annotated more than once, the first is .*/train/a.png'),
+        (describe_twice, {}, r'coco.yaml and .*data.yaml do not name the same classes'),
+        (leave_quotes_away, {}, r'data.yaml has a class False, .*put names into quotes'),
         (write_other_encoding, {}, r'classes.txt is not in UTF-8 \(.*: save it so'),
         (
             write_xml_in_another_encoding,

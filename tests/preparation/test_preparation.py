@@ -296,7 +296,7 @@ def write_coco_twice(folder):
         (write_one_image, {}, r'1 image\(s\), all nearly the same, cannot be divided'),
         (write_one_image_twice, {}, r'2 image\(s\), .* or put some into a folder val'),
         (write_validation_only, {}, 'there are no training images, only val'),
-        (write_coco_twice, {}, '3 images are in more than one annotation file'),
+        (write_coco_twice, {}, '3 images are annotated more than once, the first is .*a.png'),
         (
             write_voc,
             dict(annotation_format='voc2'),
