@@ -116,6 +116,11 @@ def read_sidecar(file: Path) -> dict[str, Any]:
         ) from error
     if expected != _digest(json.dumps(metadata).encode()):
         raise ExportError(f'{sidecar} is damaged (it does not fit its SHA-256): {_REMEDY}')
+    if file.suffix not in (*files, '.json'):
+        raise ExportError(
+            f'{sidecar} belongs to {file.with_suffix(next(iter(files))).name}, not to {file.name}: '
+            'export one of them under another name'
+        )
     for suffix, digest in files.items():
         part = file.with_suffix(suffix)
         if not part.is_file():

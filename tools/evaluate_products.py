@@ -5,13 +5,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mmdet.apis import init_detector
 from mmengine.config import Config, DictAction
 from rich.progress import track
 
 from mmdet_hadaptive.analysis.evaluation import collect_on_training_images, make_evaluation
 from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.analysis.product_contribution import measure_products
+from mmdet_hadaptive.export.checkpoint import load_detector
 from mmdet_hadaptive.runtime.files import write_whole
 
 
@@ -27,23 +27,24 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
-    model = init_detector(config, args.checkpoint, device=args.device)
     try:
+        config = Config.fromfile(args.config)
+        config.merge_from_dict(args.cfg_options)
+        # Unlike init_detector, it refuses weights that do not fit.
+        model = load_detector(config, args.checkpoint)[0].to(args.device)
         statistics = collect_on_training_images(model, config, args.num_images)
         evaluate = make_evaluation(config)
-    except ValueError as error:
+        metric = evaluate(model)
+        measured = [
+            *track(
+                measure_products(model, statistics, evaluate),
+                'evaluating',
+                total=len(statistics) + 1,
+                transient=True,
+            )
+        ]
+    except (ValueError, OSError) as error:
         raise SystemExit(f'error: {error}') from error
-    metric = evaluate(model)
-    measured = [
-        *track(
-            measure_products(model, statistics, evaluate),
-            'evaluating',
-            total=len(statistics) + 1,
-            transient=True,
-        )
-    ]
 
     def cell(value: float | None) -> str:
         return '' if value is None else f'{value:.3f}'

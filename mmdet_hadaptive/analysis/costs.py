@@ -69,9 +69,18 @@ def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
 
     Returns:
         Height and width in pixels.
+
+    Raises:
+        ValueError: If the test pipeline neither resizes nor crops.
     """
     pipeline = config.test_dataloader.dataset.pipeline
-    last = [step for step in pipeline if step['type'] in ('Resize', 'CenterCrop')][-1]
+    sized = [step for step in pipeline if step['type'] in ('Resize', 'CenterCrop')]
+    if not sized:
+        raise ValueError(
+            'the test pipeline says no size, it has neither Resize nor CenterCrop: add one to '
+            'test_dataloader.dataset.pipeline, though it changes nothing'
+        )
+    last = sized[-1]
     size = last.get('scale', last.get('crop_size'))
     width, height = (size, size) if isinstance(size, int) else size
     divisor = model.data_preprocessor.pad_size_divisor

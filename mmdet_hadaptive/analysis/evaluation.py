@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -73,7 +74,8 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
             the export, and its ``val_evaluator`` gives the metric.
 
     Returns:
-        The function, from a detector, whose mode becomes eval, to its mAP in 0..1.
+        The function, from a detector, whose mode becomes eval, to its mAP in 0..1; 0 if it detects
+        nothing at all.
 
     Raises:
         ValueError: If the config has no validation data or no ``val_evaluator``. The function
@@ -106,6 +108,9 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
                 metrics = evaluator.evaluate(len(loader.dataset))
         finally:
             logger.setLevel(level)
+        if not metrics and any(isinstance(metric, CocoMetric) for metric in evaluator.metrics):
+            # Which only logs that nothing at all was detected.
+            return 0.0
         if MAP not in metrics:
             raise ValueError(
                 f'val_evaluator gives {", ".join(metrics) or "nothing"}, not {MAP}: use '

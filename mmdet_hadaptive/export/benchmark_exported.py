@@ -98,7 +98,11 @@ def benchmark_exported(
         name = str(file)
         metrics = _evaluate_in_process(config, file, work_dir, threads)
         if MAP not in metrics:
-            raise ExportError(f'the evaluator of the config finds no {MAP}, but {metrics}')
+            raise ExportError(
+                f'the evaluator of the config finds no {MAP} of {file}, but '
+                f'{metrics or "nothing"}: it may detect nothing at all, or the config has another '
+                'metric than CocoMetric'
+            )
         costs.append(
             ExportedCosts(
                 file=file,

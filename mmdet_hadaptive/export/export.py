@@ -23,8 +23,8 @@ from .formats import FORMATS, check_request
 from .images import first_test_image, run_pipeline
 from .network import ExportNetwork
 from .preprocessing import read_preprocessing, set_input_size
-from .quantization import QuantizationReport, quantize_exported
-from .support import Mode
+from .quantization import QuantizationReport, check_tolerance, quantize_exported, training_images
+from .support import Mode, check_support
 from .suppression import describe_nms
 from .web_page import read_web_page
 
@@ -135,15 +135,19 @@ def export_detector(
         set_input_size(config, *size)
     preprocessing = read_preprocessing(config)
     detector, classes = load_detector(config, checkpoint)
+    # What can be wrong is asked for before anything that takes long.
+    check_support(detector, mode)
+    image = str(image or first_test_image(config))
+    pixels = run_pipeline(config, image)
+    if int8 is not None:
+        check_tolerance(int8)
+        training_images(config, classes, 1)
     pruning = None
     if prune is not None:
         detector, pruning = _prune(config, detector, prune)
     network = ExportNetwork(
         fuse_for_inference(detector), mode, preprocessing, normalize, writer.has_nms
     )
-
-    image = str(image or first_test_image(config))
-    pixels = run_pipeline(config, image)
     # Two different images, so that a batch that is mixed up is found out.
     images = [(pixels, np.ascontiguousarray(pixels[:, ::-1]))[i % 2] for i in range(batch or 2)]
     inputs = np.stack([network.preprocessing.canvas(x) for x in images])

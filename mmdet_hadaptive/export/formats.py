@@ -1,5 +1,6 @@
 """The formats that detectors are exported to."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class Format:
     Attributes:
         runtime: What runs it.
         suffix: Of the file that users name; none of a folder.
+        companions: Suffixes of the files that belong beside it.
         write: Writes the file and what belongs beside it: network, a batch of inputs, file,
             metadata, conversion.
         has_nms: Whether candidates are selected and suppressed in the graph.
@@ -36,6 +38,7 @@ class Format:
     runtime: str
     suffix: str
     write: Callable[[ExportNetwork, Tensor, Path, Mapping[str, Any], Conversion], None]
+    companions: tuple[str, ...] = ()
     has_nms: bool = False
     takes_batches: bool = False
     has_modes: bool = False
@@ -56,7 +59,8 @@ def check_request(
         quantized: Whether it is to compute with 8-bit integers.
 
     Raises:
-        ExportError: If the format does not have it, or the file would be taken for another.
+        ExportError: If the format does not have it, the file would be taken for another, or what
+            belongs beside it would replace something else.
     """
     if format.model:
         check_web_folder(out)
@@ -64,6 +68,12 @@ def check_request(
         raise ExportError(
             f'{out} must end in {format.suffix} to run in {format.runtime}: name '
             f'{out.with_suffix(format.suffix).name}, or another --format'
+        )
+    present = [p for p in map(out.with_suffix, format.companions) if p.exists()]
+    if present and not _is_export(out):
+        raise ExportError(
+            f'{present[0]} would be replaced, which does not belong to {out.name}: name another '
+            'file'
         )
     if mode != 'nms' and not format.has_modes:
         raise ExportError(
@@ -88,6 +98,15 @@ def check_request(
         )
 
 
+def _is_export(out: Path) -> bool:
+    """Whether what lies beside a file to be written is that of an earlier export to it."""
+    try:
+        files = json.loads(out.with_suffix('.json').read_text())['files']
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return out.suffix in files
+
+
 FORMATS: dict[str, Format] = {
     'onnx': Format(
         'ONNX Runtime',
@@ -102,13 +121,14 @@ FORMATS: dict[str, Format] = {
         'OpenVINO',
         '.xml',
         writers.write_openvino,
+        ('.json', '.bin'),
         has_nms=True,
         takes_batches=True,
         quantize=quantize_openvino,
     ),
-    'ncnn': Format('ncnn', '.param', writers.write_ncnn),
-    'opencv': Format('OpenCV', '.onnx', writers.write_opencv),
-    'executorch': Format('ExecuTorch', '.pte', writers.write_executorch),
+    'ncnn': Format('ncnn', '.param', writers.write_ncnn, ('.json', '.bin')),
+    'opencv': Format('OpenCV', '.onnx', writers.write_opencv, ('.json',)),
+    'executorch': Format('ExecuTorch', '.pte', writers.write_executorch, ('.json',)),
     'web': Format('ONNX Runtime Web', '', writers.write_onnx, has_nms=True, model=MODEL),
-    'litert': Format('LiteRT', '.tflite', writers.write_litert),
+    'litert': Format('LiteRT', '.tflite', writers.write_litert, ('.json',)),
 }

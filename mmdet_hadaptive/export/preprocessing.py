@@ -10,6 +10,9 @@ from hadaptive_runtime import ExportError, Preprocessing
 # What a test pipeline may hold; anything else would change images in a way that is not described.
 _DESCRIBED = {'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'Resize', 'Pad'}
 
+# How images are resized and padded; of other transforms these keys have no meaning.
+_DESCRIBED_VALUES = dict(interpolation='bilinear', backend='cv2', padding_mode='constant')
+
 
 def read_preprocessing(config: Config) -> Preprocessing:
     """Reads the test pipeline and the data preprocessor of a config.
@@ -23,6 +26,11 @@ def read_preprocessing(config: Config) -> Preprocessing:
     Raises:
         ExportError: If they do something that cannot be described in this way.
     """
+    if not config.get('test_dataloader'):
+        raise ExportError(
+            'the config has no test_dataloader, whose pipeline says how images are prepared: use '
+            'the config of the training'
+        )
     pipeline = config.test_dataloader.dataset.pipeline
     others = [t['type'] for t in pipeline if t['type'] not in _DESCRIBED]
     if others:
@@ -31,6 +39,13 @@ def read_preprocessing(config: Config) -> Preprocessing:
             f'exported model cannot describe: use {", ".join(sorted(_DESCRIBED))} only, and '
             'normalise in model.data_preprocessor'
         )
+    for transform in pipeline:
+        for key, described in _DESCRIBED_VALUES.items():
+            if transform.get(key, described) != described:
+                raise ExportError(
+                    f'{transform["type"]} of the test pipeline has {key}={transform[key]!r}, which '
+                    f'the metadata of an exported model cannot describe: use {described!r}'
+                )
     width, height = _resize(pipeline)['scale']
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor', {})
     if settings.get('type') != 'DetDataPreprocessor':

@@ -1,6 +1,7 @@
 """Makes an exported model compute with 8-bit integers, and compares its mAP before and after."""
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,7 @@ def quantize_exported(
             training images or one cannot be read, there is no validation data, or the mAP falls by
             more.
     """
-    if not tolerance >= 0:
-        raise ExportError(
-            f'the tolerance of INT8 must be at least 0, got {tolerance}: it is how much of the mAP '
-            'may be lost'
-        )
+    check_tolerance(tolerance)
     files = training_images(config, metadata['classes'], _NUM_IMAGES)
     config = copy.deepcopy(config)
     if config.get('val_dataloader'):
@@ -109,10 +106,19 @@ def quantize_exported(
     if not before - after <= tolerance + _ROUNDING:
         raise ExportError(
             f'with INT8 the mAP falls from {before:.4f} to {after:.4f}, by more than '
-            f'{tolerance:g}, and nothing is written: accept it with --int8 {before - after:.2g}, '
-            'or leave out --int8'
+            f'{tolerance:g}, and nothing is written: accept it with --int8 '
+            f'{math.ceil(1000 * (before - after)) / 1000:g}, or leave out --int8'
         )
     return QuantizationReport(before, after, tolerance, len(files))
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises an ExportError for what is no loss of mAP."""
+    if not tolerance >= 0:
+        raise ExportError(
+            f'the tolerance of INT8 must be at least 0, got {tolerance}: it is how much of the mAP '
+            'may be lost'
+        )
 
 
 def quantize_onnx(file: Path, batches: Iterator[np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -153,7 +153,12 @@ class ArchitectureSearchHook(Hook):
     ) -> None:
         """Updates the architecture parameters."""
         logits = self.net.logits
-        loss, cost, gradient = self.compute_gradient(_unwrapped(runner), next(self._batches))
+        batch = next(self._batches, None)
+        if batch is None:
+            # Where images are repeated, the halves may differ in length.
+            self._batches = iter(runner.train_loop.architecture_dataloader)
+            batch = next(self._batches)
+        loss, cost, gradient = self.compute_gradient(_unwrapped(runner), batch)
         log = dict(architecture_loss=loss.item(), expected_cost=cost.item() / self.target)
         for name, value in log.items():
             runner.message_hub.update_scalar(f'train/{name}', value)

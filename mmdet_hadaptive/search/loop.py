@@ -108,10 +108,11 @@ class ArchitectureSearchLoop(EpochBasedTrainLoop):
             runner.build_dataloader(dict(dataloader, sampler=half), runner.seed, different)
             for half in halves
         )
-        if not len(first):
+        smaller = min(first, second, key=len)
+        if not len(smaller):
             raise ValueError(
                 f'the training set is too small for a search: half of it, '
-                f'{len(find_sampler(first).indices)} image(s), makes no batch of '
+                f'{len(find_sampler(smaller).indices)} image(s), makes no batch of '
                 f'{dataloader["batch_size"]} for each of {get_world_size()} process(es)'
             )
         super().__init__(runner, first, **kwargs)

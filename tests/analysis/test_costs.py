@@ -43,3 +43,9 @@ def test_input_size_is_height_and_width_as_the_model_pads_them(steps, divisor, e
     model.data_preprocessor = nn.Module()
     model.data_preprocessor.pad_size_divisor = divisor
     assert input_size(config, model) == expected
+
+
+def test_a_pipeline_that_says_no_size():
+    config = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type='PackInputs')]))))
+    with pytest.raises(ValueError, match='says no size, it has neither Resize nor CenterCrop'):
+        input_size(config, nn.Module())

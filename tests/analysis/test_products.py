@@ -265,6 +265,18 @@ def test_the_evaluation_is_that_of_the_validation(shapes, detector, monkeypatch)
     assert evaluate(detector) == pytest.approx(0.75, abs=0.01)
 
 
+def test_a_detector_that_detects_nothing_has_no_accuracy(shapes, detector, monkeypatch):
+    def val_step(batch):
+        for sample in batch['data_samples']:
+            sample.pred_instances = type(sample.gt_instances)(
+                bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long(), scores=torch.zeros(0)
+            )
+        return batch['data_samples']
+
+    monkeypatch.setattr(detector, 'val_step', val_step)
+    assert make_evaluation(shapes_config(shapes))(detector) == 0
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -311,3 +323,13 @@ def test_tool(detector, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', [*arguments, '--num-images', '0'])
     with pytest.raises(SystemExit, match='error: at least 1 training image is needed, got 0'):
         runpy.run_path(str(ROOT / 'tools/evaluate_products.py'), run_name='__main__')
+    # Weights of another head, which MMDetection only logs.
+    state = {key: value for key, value in detector.state_dict().items() if 'bbox_head' not in key}
+    torch.save(dict(state_dict=state), tmp_path / 'checkpoint.pth')
+    for checkpoint, message in (
+        ('checkpoint.pth', 'checkpoint.pth does not fit the config'),
+        ('hadaptive://typo', "the weights that come with the package are .* got 'typo'"),
+    ):
+        monkeypatch.setattr('sys.argv', ['tool', 'config.py', checkpoint])
+        with pytest.raises(SystemExit, match=message):
+            runpy.run_path(str(ROOT / 'tools/evaluate_products.py'), run_name='__main__')

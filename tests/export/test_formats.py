@@ -25,6 +25,7 @@ from mmdet_hadaptive.export import (
     export_detector,
 )
 from mmdet_hadaptive.export.conversion import Conversion
+from mmdet_hadaptive.export.formats import check_request
 from mmdet_hadaptive.export.writers import write_executorch
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 
@@ -197,6 +198,32 @@ def test_an_onnx_file_beside_metadata_of_another(export, tmp_path):
             (tmp_path / f'model{file.suffix}').write_bytes(file.read_bytes())
     assert (tmp_path / 'model.json').is_file()
     assert load_exported(tmp_path / 'model.onnx').format == 'onnx'
+
+
+def test_metadata_of_another_file_are_refused(export, tmp_path):
+    for file in export('ncnn').files:
+        (tmp_path / f'model{file.suffix}').write_bytes(file.read_bytes())
+    other = tmp_path / 'model.xml'
+    other.touch()
+    with pytest.raises(ExportError, match=r'model.json belongs to model.param, not to model.xml'):
+        load_exported(other)
+
+
+@pytest.mark.parametrize(
+    ('name', 'present'),
+    [('openvino', 'model.bin'), ('opencv', 'model.json'), ('executorch', 'model.json')],
+)
+def test_what_belongs_to_another_is_not_replaced(trained, tmp_path, name, present):
+    root, checkpoint = trained
+    file = tmp_path / present
+    file.write_text(json.dumps(dict(files={'.other': ''})))
+    out = tmp_path / f'model{FORMATS[name].suffix}'
+    with pytest.raises(ExportError, match=f'{present} would be replaced, which does not belong'):
+        export_detector(small_config(root), checkpoint, out, name)
+    assert [path.name for path in tmp_path.iterdir()] == [present]
+    # An earlier export of the same format is.
+    (tmp_path / 'model.json').write_text(json.dumps(dict(files={out.suffix: ''})))
+    check_request(FORMATS[name], out, 'nms', 1)
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.json'])

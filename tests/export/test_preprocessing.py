@@ -101,3 +101,28 @@ def test_another_size_is_that_of_resize_and_of_pad():
     set_input_size(config, 64, 128)
     preprocessing = read_preprocessing(config)
     assert preprocessing.input_size == preprocessing.resize == (64, 128)
+
+
+@pytest.mark.parametrize(
+    ('transform', 'message'),
+    [
+        (dict(type='Resize', scale=(8, 8), interpolation='area'), "Resize .* interpolation='area'"),
+        (dict(type='Resize', scale=(8, 8), backend='pillow'), "Resize .* has backend='pillow'"),
+        (dict(type='Pad', size=(8, 8), padding_mode='edge'), "Pad .* has padding_mode='edge'"),
+    ],
+)
+def test_what_cannot_be_described_is_refused(transform, message):
+    pipeline = [dict(type='Resize', scale=(8, 8), interpolation='bilinear', backend='cv2')]
+    config = Config(
+        dict(
+            model=dict(data_preprocessor=dict(type='DetDataPreprocessor')),
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+    assert read_preprocessing(config).resize == (8, 8)
+    config.test_dataloader.dataset.pipeline = [*pipeline, transform][-2:]
+    with pytest.raises(ExportError, match=message):
+        read_preprocessing(config)
+    config.pop('test_dataloader')
+    with pytest.raises(ExportError, match='the config has no test_dataloader'):
+        read_preprocessing(config)

@@ -24,6 +24,7 @@ from mmdet_hadaptive.search import (
     find_most_probable,
     time_candidates,
 )
+from mmdet_hadaptive.search.loop import find_sampler
 from mmdet_hadaptive.search.result import find_base
 
 
@@ -111,6 +112,21 @@ def test_a_killed_search_ends_as_if_it_had_not_been(build, tmp_path):
         texts = [(tmp_path / run / 'search' / name).read_text() for run in ('whole', 'killed')]
         assert texts[0] == texts[1]
     assert (tmp_path / 'killed/search/choices.png').stat().st_size > 10_000
+
+
+def test_the_other_half_starts_again_if_it_is_shorter(build):
+    """Where images are repeated, as often as their classes are rare."""
+
+    class Shorten(Hook):
+        def before_train(self, runner):
+            places = find_sampler(runner.train_loop.architecture_dataloader)._places
+            places.dataset = range(2)
+            places.num_samples = places.total_size = 2
+
+    runner = build(hooks=[Shorten()])
+    runner.train()
+    assert len(runner.train_loop.architecture_dataloader) < len(runner.train_dataloader)
+    assert len(hook_of(runner).history) == 4
 
 
 def test_updates_take_turns(build):

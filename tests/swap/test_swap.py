@@ -159,6 +159,10 @@ def test_the_tool_overwrites_nothing(tmp_path, monkeypatch, capsys):
     assert caught.value.code == 2
     assert f'{mine.name} exists: remove it' in capsys.readouterr().err
     assert mine.read_text() == '# mine\n'
+    monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', source, '--out', 'other.json'])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tool), run_name='__main__')
+    assert 'other.json must end in .py' in capsys.readouterr().err
     monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', 'nowhere.py'])
     with pytest.raises(SystemExit, match=r'^nothing is written: nowhere\.py: no such file'):
         runpy.run_path(str(tool), run_name='__main__')
