@@ -107,7 +107,7 @@ def quantize_exported(
         raise ExportError(
             f'with INT8 the mAP falls from {before:.4f} to {after:.4f}, by more than '
             f'{tolerance:g}, and nothing is written: accept it with --int8 '
-            f'{math.ceil(1000 * (before - after)) / 1000:g}, or leave out --int8'
+            f'{math.ceil(1000 * (before - after - _ROUNDING)) / 1000:g}, or leave out --int8'
         )
     return QuantizationReport(before, after, tolerance, len(files))
 
