@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .detector import Detections
 
 IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
-# A marker of a JPEG: neither data (a zero follows) nor a restart within them.
-_MARKER = re.compile(rb'\xff+[^\x00\xd0-\xd7\xff]')
+# A marker of a JPEG: neither data (a zero follows), a restart within them, nor filler before one.
+_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 _END = 0xD9
 _WITHOUT_LENGTH = (0x01, 0xD8)
 
@@ -65,12 +65,18 @@ def write_image(file: Path, image: np.ndarray) -> None:
         image: (H, W, 3), uint8, BGR.
 
     Raises:
-        ExportError: If the file cannot be written; what was there before is still there.
+        ExportError: If the file cannot be written, or its format not hold as many pixels; what was
+            there before is still there.
     """
-    content = cv2.imencode(file.suffix, image)[1].tobytes()
+    is_encoded, content = cv2.imencode(file.suffix, image)
+    if not is_encoded:
+        height, width = image.shape[:2]
+        raise ExportError(
+            f'{file} cannot hold {width} x {height} pixels: convert the image to PNG first'
+        )
     unfinished = file.with_name(f'{file.name}.unfinished')
     try:
-        unfinished.write_bytes(content)
+        unfinished.write_bytes(content.tobytes())
         unfinished.replace(file)
     except OSError as error:
         raise ExportError(

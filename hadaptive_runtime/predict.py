@@ -154,7 +154,8 @@ def _predict(args: argparse.Namespace) -> None:
         _annotate_images(targets, args.out, Annotator(detector, args.threshold, len(targets)))
 
 
-def _score(text: str) -> float:
+def score(text: str) -> float:
+    """The score that a text is; argparse names this function where it is none."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'must be in 0..1, 0.3 for 30 %, got {text}')
@@ -169,7 +170,7 @@ def main() -> None:
         'source', help='an image, a folder of images, a video, or the number of a camera (Ctrl+C)'
     )
     parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder, default outputs')
-    parser.add_argument('--threshold', type=_score, default=0.3, help='lowest score to draw')
+    parser.add_argument('--threshold', type=score, default=0.3, help='lowest score to draw')
     parser.add_argument('--show', action='store_true', help='show a video or a camera in a window')
     args = parser.parse_args()
     try:

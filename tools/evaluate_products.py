@@ -11,7 +11,7 @@ from rich.progress import track
 from mmdet_hadaptive.analysis.evaluation import collect_on_training_images, make_evaluation
 from mmdet_hadaptive.analysis.markdown import markdown_table
 from mmdet_hadaptive.analysis.product_contribution import measure_products
-from mmdet_hadaptive.export.checkpoint import load_detector
+from mmdet_hadaptive.runtime.detectors import load_detector
 from mmdet_hadaptive.runtime.files import write_whole
 
 

@@ -38,11 +38,11 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
             annotation_file = root / dataset.ann_file
             folder = root / (dataset.get('data_prefix') or {}).get('img', '')
             files.append(annotation_file)
-            if (annotation_file, folder) in seen:
+            kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+            classes = [*kind._load_metainfo(dataset.get('metainfo'))['classes']]
+            if (annotation_file, folder, *classes) in seen:
                 continue
-            seen.add((annotation_file, folder))
-            metainfo = DATASETS.get(dataset.type)._load_metainfo(dataset.get('metainfo'))
-            classes = [*metainfo['classes']]
+            seen.add((annotation_file, folder, *classes))
             first = first or (annotation_file, classes)
             test_mode = dataset.get('test_mode', False)
             findings = check_coco(annotation_file, folder, classes, True, test_mode)
@@ -90,16 +90,20 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
 
 def _check_evaluator(name: str, evaluator: Any, files: Sequence[Path]) -> list[Finding]:
     """Looks for metrics that compare with other annotations than those of the data sets."""
-    expected = {file.resolve() for file in files}
+    # Of several data sets the annotations may have been joined.
+    if len(set(files)) != 1:
+        return []
+    found = [
+        ('.'.join(map(str, (name, *path))), node.get('ann_file')) for path, node in walk(evaluator)
+    ]
     return [
         Finding(
             True,
-            f'{".".join(map(str, (name, *path)))}.ann_file is {node["ann_file"]}, but the images '
-            f'are those of {", ".join(map(str, files))}',
-            f'Set {name}=dict(ann_file={str(files[0])!r})',
+            f'{place}.ann_file is {file}, but the images are those of {files[0]}',
+            f'Set {place}.ann_file={str(files[0])!r}',
         )
-        for path, node in walk(evaluator)
-        if files and node.get('ann_file') and Path(node['ann_file']).resolve() not in expected
+        for place, file in found
+        if file and Path(file).resolve() != files[0].resolve()
     ]
 
 

@@ -15,8 +15,9 @@ from hadaptive_runtime.session import Session
 
 from ..analysis.evaluation import collect_on_training_images, make_evaluation
 from ..deploy import PruningReport, fuse_for_inference, prune_products
+from ..runtime.detectors import load_detector
 from ..runtime.files import write_whole, write_whole_folder
-from .checkpoint import load_detector
+from ..runtime.safe_loading import UnreadableCheckpointError
 from .comparison import compare_outputs, run_detector
 from .conversion import EXPORTERS, Conversion, Exporter
 from .formats import FORMATS, check_request
@@ -134,7 +135,10 @@ def export_detector(
     if size is not None:
         set_input_size(config, *size)
     preprocessing = read_preprocessing(config)
-    detector, classes = load_detector(config, checkpoint)
+    try:
+        detector, classes = load_detector(config, checkpoint)
+    except UnreadableCheckpointError as error:
+        raise ExportError(str(error)) from error
     # What can be wrong is asked for before anything that takes long.
     check_support(detector, mode)
     image = str(image or first_test_image(config))

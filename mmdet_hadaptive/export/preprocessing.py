@@ -26,12 +26,7 @@ def read_preprocessing(config: Config) -> Preprocessing:
     Raises:
         ExportError: If they do something that cannot be described in this way.
     """
-    if not config.get('test_dataloader'):
-        raise ExportError(
-            'the config has no test_dataloader, whose pipeline says how images are prepared: use '
-            'the config of the training'
-        )
-    pipeline = config.test_dataloader.dataset.pipeline
+    pipeline = _test_pipeline(config)
     others = [t['type'] for t in pipeline if t['type'] not in _DESCRIBED]
     if others:
         raise ExportError(
@@ -92,13 +87,22 @@ def set_input_size(config: Config, height: int, width: int) -> None:
         width: In pixels.
 
     Raises:
-        ExportError: If the pipeline does not have one Resize with one scale.
+        ExportError: If there is no pipeline, or it does not have one Resize with one scale.
     """
-    pipeline = config.test_dataloader.dataset.pipeline
+    pipeline = _test_pipeline(config)
     _resize(pipeline)['scale'] = (width, height)
     for transform in pipeline:
         if transform['type'] == 'Pad' and transform.get('size') is not None:
             transform['size'] = (width, height)
+
+
+def _test_pipeline(config: Config) -> list[ConfigDict]:
+    if not config.get('test_dataloader'):
+        raise ExportError(
+            'the config has no test_dataloader, whose pipeline says how images are prepared: use '
+            'the config of the training'
+        )
+    return config.test_dataloader.dataset.pipeline
 
 
 def _resize(pipeline: list[ConfigDict]) -> ConfigDict:

@@ -151,6 +151,13 @@ class ImageIndex:
         for path in images:
             self._by_stem[path.stem].append(path)
 
+    def find_beside(self, annotation: Path) -> Path | None:
+        """The only image of an annotation's name in its own folder; None if there is none."""
+        beside = [
+            p for p in self._by_stem.get(annotation.stem, []) if p.parent == annotation.parent
+        ]
+        return beside[0] if len(beside) == 1 else None
+
     def find(
         self, annotation: Path, name: str | None = None, split: str | None = None
     ) -> Path | None:

@@ -33,7 +33,8 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
     Corners are taken as they are; Pascal VOC itself counts pixels from 1, most tools from 0. An
     object that is marked as difficult is ignored. ``ImageSets/Main`` gives the splits, where there
     is one, or folders called ``train``, ``val`` and the like do. The image is the one that is
-    called as the XML file; of several (masks may be), the one with the suffix of its ``filename``.
+    called as the XML file; of several (masks may be), the one beside it, or the one with the
+    suffix of its ``filename``.
 
     Args:
         folder: Where the files are, however deep.
@@ -58,7 +59,8 @@ def read_voc(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         if root.tag != 'annotation':
             continue
         suffix = Path((root.findtext('filename') or '').strip()).suffix
-        image = index.find(path, path.stem + (suffix or path.suffix))
+        # The suffix may be of before a conversion: what is beside the file needs none.
+        image = index.find_beside(path) or index.find(path, path.stem + (suffix or path.suffix))
         if image is None or _are_apart(path, image, folder):
             alone.append(str(path))
             continue
@@ -220,13 +222,15 @@ def _match_images(
     # All splits may lie in one folder, whatever it is called.
     others = set(splits) - {own, None} if own and own in splits else set()
     return [
-        file if file and split not in others and _kind(file) == _kind(Path(name)) else None
+        file if file and (split not in others or '/' in name) and _is_of_kind(file, name) else None
         for name, file, split in zip(names, files, splits, strict=True)
     ]
 
 
-def _kind(image: Path) -> str:
-    return image.suffix.lower().replace('jpeg', 'jpg')
+def _is_of_kind(image: Path, name: str) -> bool:
+    """Whether the name of an image has its suffix, or none: a mask may be called like a photo."""
+    kinds = [Path(path).suffix.lower().replace('jpeg', 'jpg') for path in (image, name)]
+    return kinds[1] in ('', kinds[0])
 
 
 def _files_with(folder: Path, suffix: str) -> list[Path]:

@@ -112,10 +112,15 @@ def prepare_dataset(
     if not len(boxes):
         raise PreparationError(f'the training images of {folder} have no boxes: nothing to learn')
     if not cocos['val']['annotations']:
+        is_drawn = not any(image.split in ('val', 'test') for image in images)
+        remedy = (
+            'draw others with --seed, or a larger --val-fraction'
+            if is_drawn
+            else 'put their annotations beside those of the training images, or remove them'
+        )
         raise PreparationError(
             f'the validation images of {folder} have no boxes, the first is '
-            f'{cocos["val"]["images"][0]["file_name"]}: put their annotations beside those of the '
-            'training images, or remove them'
+            f'{cocos["val"]["images"][0]["file_name"]}: {remedy}'
         )
     learned = {item['category_id'] for item in cocos['train']['annotations'] if not item['iscrowd']}
     findings += find_places(

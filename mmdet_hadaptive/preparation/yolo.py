@@ -46,8 +46,9 @@ def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
         PreparationError: If the names or the numbers of the classes are not known, or a YAML file
             is none.
     """
-    description = _read_description(folder)
-    names = list(classes) or _read_classes(folder, description)
+    descriptions = _read_descriptions(folder)
+    description = descriptions[0] if descriptions else {}
+    names = list(classes) or _read_classes(folder, descriptions)
     files = find_images(folder)
     splits, findings = _read_splits(files, folder, description)
     images, wrong, unknown, bare = [], [], [], []
@@ -136,8 +137,9 @@ def _read_values(
     return int(values[0]), corners
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _read_descriptions(folder: Path) -> list[dict[str, Any]]:
+    """What YAML files with class names say, by path; their own path has the key ''."""
+    found = []
     for path in find_files(folder):
         if path.suffix not in ('.yaml', '.yml'):
             continue
@@ -146,55 +148,59 @@ def _read_description(folder: Path) -> dict[str, Any]:
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise PreparationError(f'{path} is no YAML: {error}'.replace('\n', ' ')) from error
-        if not isinstance(content, dict) or 'names' not in content:
-            continue
-        if found and found['names'] != content['names']:
-            raise PreparationError(
-                f'{found[""]} and {path} do not name the same classes: name a folder with one of '
-                'them'
-            )
-        found = found or content | {'': path}
+        if isinstance(content, dict) and isinstance(content.get('names'), (list, dict)):
+            found.append(content | {'': path})
     return found
 
 
-def _read_classes(folder: Path, description: dict[str, Any]) -> list[str]:
-    names = description.get('names')
-    if isinstance(names, dict):
-        by_number = {str(number): name for number, name in names.items()}
-        names = [by_number.get(str(number)) for number in range(len(by_number))]
-        if None in names:
-            raise PreparationError(
-                f'{description[""]} gives its classes the numbers {", ".join(by_number)}: number '
-                'classes and labels 0, 1, ...'
-            )
-    if isinstance(names, list):
-        unquoted = [name for name in names if isinstance(name, bool) or name is None]
-        if unquoted:
-            raise PreparationError(
-                f'{description[""]} has a class {unquoted[0]}, as YAML reads yes, no and null: put '
-                'names into quotes'
-            )
-        return list(map(str, names))
+def _read_classes(folder: Path, descriptions: Sequence[dict[str, Any]]) -> list[str]:
+    lists = {content['']: _named_classes(content) for content in descriptions}
+    if lists:
+        return _longest(lists)
     files = find_files(folder)
-    for file in _CLASS_FILES:
-        found = {
+    for name in _CLASS_FILES:
+        lists = {
             path: [line.strip() for line in read_text(path).splitlines() if line.strip()]
             for path in files
-            if path.name == file
+            if path.name == name
         }
-        for path, listed in found.items():
-            first, names = next(iter(found.items()))
-            if listed != names:
-                raise PreparationError(
-                    f'{first} and {path} do not list the same classes: renumber the labels so that '
-                    'one list holds for all'
-                )
-        if found:
-            return names
+        if lists:
+            return _longest(lists)
     raise PreparationError(
         f'{folder} does not say what its classes are called, neither in a data.yaml nor in '
         f'{" or ".join(_CLASS_FILES)}: name them with --classes, in the order of their numbers'
     )
+
+
+def _named_classes(description: dict[str, Any]) -> list[str]:
+    names, file = description['names'], description['']
+    if isinstance(names, dict):
+        by_number = {str(number): name for number, name in names.items()}
+        if by_number.keys() != set(map(str, range(len(by_number)))):
+            raise PreparationError(
+                f'{file} gives its classes the numbers {", ".join(by_number)}: number classes and '
+                'labels 0, 1, ...'
+            )
+        names = [by_number[str(number)] for number in range(len(by_number))]
+    unquoted = [name for name in names if isinstance(name, bool) or name is None]
+    if unquoted:
+        raise PreparationError(
+            f'{file} has a class {unquoted[0]}, as YAML reads yes, no and null: put names into '
+            'quotes'
+        )
+    return list(map(str, names))
+
+
+def _longest(lists: dict[Path, list[str]]) -> list[str]:
+    """The list of classes that the others are the beginnings of."""
+    longest = max(lists, key=lambda path: len(lists[path]))
+    for path, names in lists.items():
+        if names != lists[longest][: len(names)]:
+            raise PreparationError(
+                f'{path} and {longest} do not list the same classes: renumber the labels so that '
+                'one list holds for all, and name it with --classes'
+            )
+    return lists[longest]
 
 
 def _read_splits(

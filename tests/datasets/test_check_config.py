@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmdet_hadaptive.datasets import check_config, check_num_classes
+from mmdet_hadaptive.datasets import (
+    SHAPE_CLASSES,
+    CheckedCocoDataset,
+    check_config,
+    check_num_classes,
+)
 from mmdet_hadaptive.runtime.configs import coco_datasets
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +142,28 @@ def test_evaluators_compare_with_their_own_images(shapes, monkeypatch):
     found = errors(config)
     assert found['val'] == []
     assert found['test'][0].startswith('test_evaluator.ann_file is other.json')
+
+
+def test_the_annotations_of_several_data_sets_may_be_joined(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    parts = [config[f'{split}_dataloader'].dataset for split in ('val', 'train')]
+    parts[1] = coco_datasets(parts[1])[0]
+    config.val_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    config.test_dataloader = config.test_evaluator = None
+    config.val_evaluator = [dict(type='CocoMetric', ann_file='joined.json')]
+    assert not any(errors(config).values())
+
+
+def test_classes_that_the_test_forgot_and_a_class_as_type(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    config.val_dataloader.dataset.type = CheckedCocoDataset
+    config.val_dataloader.dataset.metainfo = dict(classes=SHAPE_CLASSES)
+    config.test_dataloader.dataset.metainfo = dict(classes=('cat', 'dog'))
+    found = errors(config)
+    assert found['val'] == []
+    assert any("names classes ['cat', 'dog']" in problem for problem in found['test'])
 
 
 def test_all_splits_have_the_same_classes(shapes, monkeypatch, tmp_path):

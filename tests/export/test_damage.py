@@ -16,8 +16,9 @@ from hadaptive_runtime import Preprocessing, load_exported
 from hadaptive_runtime.images import read_image
 from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.export import ExportError
-from mmdet_hadaptive.export.checkpoint import load_detector
 from mmdet_hadaptive.export.images import run_pipeline
+from mmdet_hadaptive.runtime.detectors import load_detector
+from mmdet_hadaptive.runtime.safe_loading import UnreadableCheckpointError
 
 from .conftest import FUZZ, constant_model, damage, small_config
 
@@ -39,7 +40,7 @@ def read_or_refuse(file, function, *args):
     """What the function returns; None if it raises an error that names the file in one line."""
     try:
         return function(*args)
-    except ExportError as error:
+    except (ExportError, UnreadableCheckpointError) as error:
         refusal = error
     assert is_one_line(refusal, file)
     return None
@@ -173,7 +174,7 @@ def test_altered_weights_are_refused(config, untrained, tmp_path):
     content[largest.header_offset + largest.file_size // 2] ^= 64
     file.write_bytes(content)
     message = r'another check sum than when it was saved.*Copy or download it again'
-    with pytest.raises(ExportError, match=message) as error:
+    with pytest.raises(UnreadableCheckpointError, match=message) as error:
         load_detector(config, file)
     assert is_one_line(error.value, file)
 
@@ -193,7 +194,7 @@ def test_other_files_are_no_checkpoints(config, tmp_path, write):
     file = tmp_path / 'checkpoint.pth'
     write(file)
     message = r'cannot be read as plain weights|no state_dict'
-    with pytest.raises(ExportError, match=message) as error:
+    with pytest.raises(UnreadableCheckpointError, match=message) as error:
         load_detector(config, file)
     assert is_one_line(error.value, file)
 

@@ -115,6 +115,8 @@ def test_wrong_arguments(tmp_path, run, script, model):
     for threshold in ('30', 'nan', '-1'):
         output = run(script, model, folder, '--threshold', threshold, cwd=tmp_path, code=2)
         assert f'must be in 0..1, 0.3 for 30 %, got {threshold}' in output
+    output = run(script, model, folder, '--threshold', '0,3', cwd=tmp_path, code=2)
+    assert "invalid score value: '0,3'" in output
     output = run(script, tmp_path, folder, cwd=tmp_path, code=1)
     assert f'{tmp_path} is a folder: name the model in it' in output
     other = constant_model(tmp_path / 'other.onnx', PREPROCESSING, mode='decoded')
@@ -135,6 +137,8 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
             write_image(file, np.zeros((8, 8, 3), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ['a.jpg']
     assert file.read_bytes() == b'before'
+    with pytest.raises(ExportError, match=r'a\.jpg cannot hold 65536 x 1 pixels: convert'):
+        write_image(file, np.zeros((1, 65536, 3), np.uint8))
     # OpenCV cannot write to such a name.
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.png'))
     write_image(odd, np.zeros((8, 8, 3), np.uint8))
@@ -200,6 +204,9 @@ def test_a_thumbnail_does_not_hide_that_an_image_is_truncated(tmp_path):
     file.write_bytes(image + bytes(100) + b'\xff\xda' + bytes(100))
     assert read_image(file) is not None
     file.write_bytes(image[:-100])
+    assert read_image(file) is None
+    # An erased memory is full of these; no search may begin anew at each of them.
+    file.write_bytes(image[:-100] + b'\xff' * 10**6)
     assert read_image(file) is None
 
 

@@ -124,5 +124,6 @@ def test_what_cannot_be_described_is_refused(transform, message):
     with pytest.raises(ExportError, match=message):
         read_preprocessing(config)
     config.pop('test_dataloader')
-    with pytest.raises(ExportError, match='the config has no test_dataloader'):
-        read_preprocessing(config)
+    for function in (read_preprocessing, lambda config: set_input_size(config, 8, 8)):
+        with pytest.raises(ExportError, match='the config has no test_dataloader'):
+            function(config)

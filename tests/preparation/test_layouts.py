@@ -213,9 +213,47 @@ def test_classes_without_a_box(tmp_path):
     assert not notes(result, 'classes have no training box')
 
 
+def test_lists_of_classes_that_agree(tmp_path):
+    folder = tmp_path / 'pets'
+    write_yolo(folder)
+    (folder / 'other.yaml').write_text('names: {0: cat, 1: dog, 2: bird}')
+    assert prepare_dataset(folder, tmp_path / 'out').classes == ('cat', 'dog', 'bird')
+    # What is named decides between those that do not.
+    (folder / 'other.yaml').write_text('names: [no, bird]')
+    result = prepare_dataset(folder, tmp_path / 'out2', classes=['cat', 'dog'])
+    assert result.classes == ('cat', 'dog')
+
+
+def test_numbers_that_start_again_in_each_folder(tmp_path):
+    # The names are of before a conversion to PNG, and another folder has JPEGs.
+    write_voc(tmp_path / 'pets', {f'{n}/1': IMAGES['train/a'] for n in ('first', 'second')})
+    for path in (tmp_path / 'pets').rglob('*.xml'):
+        name_image(path, '1.jpg')
+    draw_image(tmp_path / 'pets/second/1.png', 80, 60, 7)
+    draw_image(tmp_path / 'pets/third/1.jpg', 80, 60, 8)
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', val_fraction=0.5)
+    [finding] = notes(result, 'images have no annotation file')
+    assert finding.places == (f'{tmp_path}/pets/third/1.jpg',)
+
+
+def test_coco_names_of_images(tmp_path):
+    # One says the folder of another split, as LVIS does; others have no suffix.
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    path = folder / 'train/_annotations.coco.json'
+    (folder / 'train/b.png').rename(folder / 'valid/b.png')
+    text = path.read_text().replace('"b.png"', '"valid/b.png"').replace('"a.png"', '"a"')
+    path.write_text(text)
+    assert prepare_dataset(folder, tmp_path / 'out').counts == dict(train=(2, 2), val=(2, 2))
+
+
 def lose_labels(folder):
     write_yolo(folder)
     (folder / 'valid/labels').rename(folder / 'valid/boxes')
+
+
+def draw_no_boxes(folder):
+    write_voc(folder, {f'all/{i}': (80, 60, []) for i in range(20)} | {'all/a': IMAGES['train/a']})
 
 
 def list_classes_twice(folder):
@@ -249,7 +287,7 @@ def annotate_twice(folder):
 
 def describe_twice(folder):
     write_yolo(folder)
-    (folder / 'coco.yaml').write_text('names: [person, bicycle]')
+    (folder / 'coco.yaml').write_text('names: [person, bicycle, car]')
 
 
 def leave_quotes_away(folder):
@@ -267,10 +305,11 @@ def lose_images(folder):
     ('write', 'options', 'message'),
     [
         (lose_labels, {}, r'validation images of .* have no boxes, the first is valid/images/d'),
-        (list_classes_twice, {}, r'train/classes.txt and .*valid/classes.txt do not list the same'),
+        (draw_no_boxes, dict(val_fraction=0.4), 'validation .* no boxes.*draw others with --seed'),
+        (list_classes_twice, {}, r'valid/classes.txt and .*train/classes.txt do not list the same'),
         (number_from_one, {}, r'data.yaml gives its classes the numbers 1, 2: number classes'),
         (annotate_twice, {}, r'3 images are annotated more than once, the first is .*/train/a.png'),
-        (describe_twice, {}, r'coco.yaml and .*data.yaml do not name the same classes'),
+        (describe_twice, {}, r'data.yaml and .*coco.yaml do not list the same classes'),
         (leave_quotes_away, {}, r'data.yaml has a class False, .*put names into quotes'),
         (write_other_encoding, {}, r'classes.txt is not in UTF-8 \(.*: save it so'),
         (

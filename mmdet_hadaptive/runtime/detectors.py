@@ -10,9 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from torch import Tensor
 
-from hadaptive_runtime import ExportError
-
-from ..runtime.safe_loading import UnreadableCheckpointError, load_checkpoint
+from .safe_loading import UnreadableCheckpointError, load_checkpoint
 
 
 def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, list[str]]:
@@ -26,14 +24,11 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
         The detector, in eval mode, and the names of its classes.
 
     Raises:
-        ExportError: If the checkpoint is damaged or does not fit the config.
+        UnreadableCheckpointError: If the checkpoint is damaged or does not fit the config.
         OSError: If the file cannot be read.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
-    try:
-        loaded = load_checkpoint(checkpoint)
-    except UnreadableCheckpointError as error:
-        raise ExportError(str(error)) from error
+    loaded = load_checkpoint(checkpoint)
     detector = revert_sync_batchnorm(MODELS.build(config.model)).eval()
     try:
         # MMEngine only logs which weights are missing unless it is told to be strict.
@@ -41,9 +36,9 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
     except (RuntimeError, ValueError) as error:
         # MMEngine lists everything that does not fit, below a headline.
         headline, _, reasons = str(error).partition('\n\n')
-        raise ExportError(
-            f'{checkpoint} does not fit the config, export it with the one that it was trained '
-            f'with: {(reasons or headline).splitlines()[0][:300]}'
+        raise UnreadableCheckpointError(
+            f'{checkpoint} does not fit the config, use the one that it was trained with: '
+            f'{(reasons or headline).splitlines()[0][:300]}'
         ) from error
     classes = loaded.get('meta', {}).get('dataset_meta', {}).get('classes')
     if classes is None:
@@ -51,7 +46,7 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
         classes = DATASETS.build(dataset).metainfo['classes']
     num_classes = getattr(getattr(detector, 'bbox_head', None), 'num_classes', len(classes))
     if num_classes != len(classes):
-        raise ExportError(
+        raise UnreadableCheckpointError(
             f'the head has {num_classes} classes, but {len(classes)} are named: {classes}. Name '
             'those that it was trained with in test_dataloader.dataset.metainfo'
         )
@@ -61,5 +56,7 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
 def _find_weights(loaded: Any, checkpoint: str | Path) -> dict[str, Tensor]:
     weights = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise ExportError(f'{checkpoint} holds no state_dict: use a checkpoint that MMEngine wrote')
+        raise UnreadableCheckpointError(
+            f'{checkpoint} holds no state_dict: use a checkpoint that MMEngine wrote'
+        )
     return {name.removeprefix('module.'): weight for name, weight in weights.items()}
