@@ -78,17 +78,15 @@ def quantize_exported(
         metadata: What the file says of itself.
         batch: Images that it takes at a time; None for any number.
         quantize: Of its format.
-        tolerance: How much the mAP on the validation data may fall, at least 0.
+        tolerance: How much the mAP on the validation data may fall, see :func:`check_tolerance`.
 
     Returns:
         What it cost.
 
     Raises:
-        ExportError: If the tolerance is negative, the training data has other classes, there are no
-            training images or one cannot be read, there is no validation data, or the mAP falls by
-            more.
+        ExportError: If the training data has other classes, there are no training images or one
+            cannot be read, there is no validation data, or the mAP falls by more.
     """
-    check_tolerance(tolerance)
     files = training_images(config, metadata['classes'], _NUM_IMAGES)
     config = copy.deepcopy(config)
     if config.get('val_dataloader'):
@@ -113,7 +111,11 @@ def quantize_exported(
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Raises an ExportError for what is no loss of mAP."""
+    """Checks how much of the mAP may be lost by INT8, before anything takes long.
+
+    Raises:
+        ExportError: If it is below 0, or no number.
+    """
     if not tolerance >= 0:
         raise ExportError(
             f'the tolerance of INT8 must be at least 0, got {tolerance}: it is how much of the mAP '
