@@ -18,21 +18,29 @@ else
 endif
 READY := $(VENV)/setup-complete
 
-.PHONY: setup demo test test-litert soak soak-processes lint clean
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup demo test test-research test-litert soak soak-processes lint clean
 
 setup: $(READY)
 
-$(READY): tools/development/setup.sh $(REQUIREMENTS) requirements-baselines.txt \
-		requirements-export.txt requirements-test.txt pyproject.toml
-	tools/development/setup.sh $(VENV) $(REQUIREMENTS)
+$(READY): .ci/setup.sh $(REQUIREMENTS) requirements-pretrain.txt requirements-export.txt \
+		requirements-test.txt pyproject.toml
+	.ci/setup.sh $(VENV) $(REQUIREMENTS)
 	@touch $@
 
 demo: $(READY)
-	$(VENV)/bin/python tools/demo.py
+	$(VENV)/bin/python demo/demo.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-		$(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-research: $(VENV)/research-complete
+	$(PYTEST) research/tests $(PYTEST_ARGS)
+
+$(VENV)/research-complete: $(READY) research/requirements.txt
+	$(VENV)/bin/python -m pip install --requirement research/requirements.txt
+	@touch $@
 
 # Not a part of test: the converter takes 0.9 GB.
 test-litert: $(VENV)/litert-complete

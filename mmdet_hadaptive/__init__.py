@@ -11,11 +11,11 @@ from importlib.util import find_spec
 __version__ = '0.2.0'
 
 if find_spec('mmdet') is not None:
-    from .runtime.installation import check_installation
+    from .utils.installation import check_installation
 
     check_installation()
 
-    from . import datasets, heads, hooks, registry, search  # noqa: F401
-    from .runtime import safe_loading  # noqa: F401
+    from . import datasets, engine, models, registry  # noqa: F401
+    from .utils import safe_loading  # noqa: F401
 elif find_spec('mmengine') is not None and find_spec('mmcv') is not None:
     from . import registry  # noqa: F401

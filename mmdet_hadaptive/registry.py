@@ -11,12 +11,7 @@ import mmengine.registry as root
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 
-from .backbones import (
-    HadaptiveNet,
-    HadaptiveSearchNet,
-    adaptive_bottleneck,
-    with_adaptive_bottlenecks,
-)
+from .models import HadaptiveNet, adaptive_bottleneck, backbone_with_ach
 from .pretraining.weights import register_scheme
 
 if find_spec('mmdet') is not None:
@@ -27,7 +22,7 @@ if find_spec('mmdet') is not None:
     ]
 else:
     home = root
-    _LOCATIONS = [f'{__package__}.backbones']
+    _LOCATIONS = [f'{__package__}.models']
 
 # MMEngine reads configs named `mmdet_hadaptive::...` of the libraries in this table only. It looks
 # for the folder of a distribution's files, which is not where an editable installation has them;
@@ -46,8 +41,7 @@ for _name, _registry in vars(root).items():
         )
 
 home.MODELS.register_module(module=HadaptiveNet)
-home.MODELS.register_module(module=HadaptiveSearchNet)
 home.MODELS.register_module('AdaptiveBottleneck', module=adaptive_bottleneck)
-home.MODELS.register_module('WithAdaptiveBottlenecks', module=with_adaptive_bottlenecks)
+home.MODELS.register_module('BackboneWithACH', module=backbone_with_ach)
 
 register_scheme()

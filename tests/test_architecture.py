@@ -25,7 +25,6 @@ RUNTIME_LIBRARIES = {
 LIBRARIES = {
     'ops': {'torch', 'triton'},
     'layers': {'torch'},
-    'backbones': {'torch', 'mmengine', 'mmcv'},
 }
 MAX_LINES = 400
 
@@ -90,9 +89,22 @@ def test_the_order_of_the_rule():
     arrows = found_arrows()
     assert arrows['ops'] == set()
     assert arrows['layers'] <= {'ops'}
-    for name in ('backbones', 'heads'):
-        assert arrows[name] <= {'ops', 'layers'}
-    assert [name for name, targets in arrows.items() if 'benchmark' in targets] == []
+    assert arrows['models'] <= {'ops', 'layers'}
+
+
+def test_the_product_does_without_the_laboratory():
+    product = [*MODULES, *RUNTIME.glob('*.py')]
+    for folder in ('configs', 'tools', 'demo'):
+        product += (ROOT / folder).rglob('*.py')
+    for path in product:
+        assert 'research' not in libraries_of(path), path
+        assert "'research." not in path.read_text(), path
+
+
+def test_the_backbone_needs_no_mmdetection():
+    for name in ('hadaptive_net', 'architectures', 'adaptive_blocks', 'norms'):
+        libraries = libraries_of(PACKAGE / f'models/{name}.py')
+        assert libraries <= {PACKAGE.name, 'torch', 'mmengine', 'mmcv'}
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -101,7 +113,7 @@ def test_module(path):
     lines = text.count('\n')
     assert lines <= MAX_LINES
     libraries = libraries_of(path)
-    assert not libraries & {'tools', 'tests'}
+    assert not libraries & {'tools', 'tests', 'research'}
     if room(path) in LIBRARIES:
         assert libraries - {PACKAGE.name} <= LIBRARIES[room(path)]
 
@@ -118,11 +130,6 @@ def test_module(path):
     assert reached == []
 
 
-def test_tools_for_users_do_without_the_benchmark():
-    for path in (ROOT / 'tools').glob('*.py'):
-        assert [parts for parts, _ in imports_of_package(path) if parts[0] == 'benchmark'] == []
-
-
 @pytest.mark.parametrize('path', sorted(RUNTIME.glob('*.py')), ids=lambda path: path.stem)
 def test_exported_detectors_run_without_torch_and_mmdetection(path):
     assert path.read_text().count('\n') <= MAX_LINES
@@ -132,4 +139,4 @@ def test_exported_detectors_run_without_torch_and_mmdetection(path):
 
 def test_who_runs_exported_detectors():
     rooms = {room(path) for path in MODULES if RUNTIME.name in libraries_of(path)}
-    assert rooms == {'benchmark', 'export'}
+    assert rooms == {'export'}

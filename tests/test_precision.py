@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmdet_hadaptive.backbones import ARCHITECTURES
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
+from mmdet_hadaptive.models import ARCHITECTURES
 
 SHAPES = Path(__file__).parents[1] / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 # The small network with three layers that select: one after another, and in another stage. Of what

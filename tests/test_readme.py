@@ -1,6 +1,5 @@
 import json
 import re
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,20 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmdet_hadaptive.analysis.metrics import MAP, MAP_50
-from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
-from mmdet_hadaptive.benchmark.accuracy import format_spread, tabulate_comparison
-from mmdet_hadaptive.benchmark.prepared_data import tabulate_detectors
+from mmdet_hadaptive.models import PUBLISHED_ARCHITECTURES, HadaptiveNet
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
 README = (ROOT / 'README.md').read_text()
-BACKBONE = (DOCS / 'backbone.md').read_text()
-PAGES = sorted([*ROOT.glob('*.md'), *DOCS.glob('*.md'), *(ROOT / 'configs').rglob('README.md')])
+BACKBONE = (DOCS / 'models.md').read_text()
+PAGES = sorted(
+    [
+        *ROOT.glob('*.md'),
+        *DOCS.glob('*.md'),
+        *(ROOT / 'configs').rglob('README.md'),
+        *(ROOT / 'research').rglob('*.md'),
+    ]
+)
 # A record of changes names what is no longer there.
 PRESENT = [page for page in PAGES if page.name != 'CHANGELOG.md']
 MAX_PICTURE = 300_000
@@ -43,13 +46,6 @@ def anchors(page):
     text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
     headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
-
-
-def rows(text, heading):
-    """The table below a line of headings: the cells of each row, without bold type."""
-    table = text.partition(heading)[2].lstrip('\n').split('\n\n')[0]
-    lines = [line.replace('**', '').strip('|').split('|') for line in table.splitlines()[1:]]
-    return [[cell.strip() for cell in line] for line in lines]
 
 
 def test_the_swapped_detector_runs():
@@ -79,39 +75,12 @@ def test_the_table_of_channels_is_right():
         assert net.out_channels == channels
 
 
-def test_the_results_are_those_of_the_benchmark():
-    benchmark = (DOCS / 'benchmark.md').read_text()
-    heading = '| config | input | parameters M | ratio | MACs G | ratio | backbone M | backbone G |'
-    costs = rows(benchmark, f'{heading} PyTorch ms | PyTorch ratio |')
-    accuracy = rows(benchmark, '| config | seeds | mAP | mAP50 | difference in mAP |')
-    scores = {row[0].split('_')[1]: row[2] for row in accuracy}
-    expected = [
-        [row[0].split('_')[1], *row[2:6], row[9], scores.get(row[0].split('_')[1], '')]
-        for row in costs
-    ]
-    assert len(expected) == 15
-    assert len(scores) == 7
-    shown = rows(
-        README,
-        '| SSDLite with | parameters M | ratio | MACs G | ratio | PyTorch ms ratio | BCCD mAP |',
-    )
-    assert shown == expected
-
-
-def test_the_number_of_swapped_folders_is_that_of_the_sweep():
-    ((folders, works),) = re.findall(r"MMDetection's (\d+)\s+folders of configs (\d+)", README)
-    results = re.findall(
-        r'^\| \S+ \| \S+\.py \| ([\w ]+) \|', (DOCS / 'swap.md').read_text(), re.MULTILINE
-    )
-    assert (int(folders), int(works)) == (len(results), results.count('works'))
-
-
 @pytest.mark.parametrize('arch', PUBLISHED_ARCHITECTURES)
 def test_the_pictures_show_the_present_architectures(arch):
     def table(picture):
         return json.loads(Image.open(DOCS / picture).text['Description'])
 
-    hint = 'run tools/development/draw_architecture.py'
+    hint = 'run research/tools/draw_architecture.py'
     assert table(f'backbone_{arch}.png') == PUBLISHED_ARCHITECTURES[arch], hint
     assert table('ach_block.png') in PUBLISHED_ARCHITECTURES['small']['stages'][3], hint
 
@@ -146,103 +115,3 @@ def test_pictures_are_small_and_shown():
     for picture in pictures:
         assert picture.stat().st_size < MAX_PICTURE, picture.name
         assert picture in shown, picture.name
-
-
-@pytest.mark.parametrize(
-    ('page', 'file'),
-    [('search.md', 'search_results.jsonl'), ('weights.md', 'recipes_results.jsonl')],
-)
-def test_tables_have_the_measured_scores(page, file):
-    by_config = defaultdict(list)
-    for line in (DOCS / file).read_text().splitlines():
-        result = json.loads(line)
-        key = result.get('data'), result.get('machine'), result['config']
-        by_config[key].append(result)
-    measured = sorted(
-        tuple(format_spread([result[metric] for result in results]) for metric in (MAP, MAP_50))
-        for results in by_config.values()
-    )
-    score = r'([\d.]+(?: ± [\d.]+)?)'
-    rows = re.findall(rf'\| {score} \| {score} \|$', (DOCS / page).read_text(), re.MULTILINE)
-    assert sorted(rows) == measured
-
-
-def test_what_weights_and_recipes_are_worth_is_that_of_the_results():
-    page = (DOCS / 'weights.md').read_text()
-    sets = dict(fruit='fruit', bccd='blood cells', cards='cards', raccoon='raccoons')
-    starts = dict(scratch='from scratch', pretrained='pre-trained')
-    machines = {'two cores of an AMD EPYC': 'AMD EPYC', 'NVIDIA H200': 'H200'}
-    runs = defaultdict(dict)
-    for line in (DOCS / 'recipes_results.jsonl').read_text().splitlines():
-        result = json.loads(line)
-        if result['machine'] in machines and 'data' not in result:
-            data, recipe, epochs = re.fullmatch(
-                '([a-z]+)_(.+)-([0-9]+)e', result['config']
-            ).groups()
-            key = sets[data], machines[result['machine']], int(epochs), recipe
-            runs[key][result['seed']] = result
-
-    def spread(values, sign=''):
-        return format_spread([*values], sign)
-
-    def scores(by_seed):
-        return ' | '.join(
-            spread(result[metric] for result in by_seed.values()) for metric in (MAP, MAP_50)
-        )
-
-    def differences(by_seed, others):
-        return [by_seed[seed][MAP] - others[seed][MAP] for seed in by_seed]
-
-    pairs = []
-    for (data, machine, epochs, recipe), by_seed in runs.items():
-        if recipe in starts and (data, machine, epochs, 'scratch') in runs:
-            start, seeds = starts[recipe], len(by_seed)
-            row = f'| {data} | {machine} | {start} | {epochs} | {seeds} | {scores(by_seed)} |'
-            assert row in page
-            if recipe == 'pretrained':
-                others = runs[data, machine, epochs, 'scratch']
-                common = {seed: by_seed[seed] for seed in by_seed.keys() & others.keys()}
-                pairs += differences(common, others)
-        elif machine == 'AMD EPYC':
-            control = 'H200' if data == 'raccoons' else machine
-            others = runs[data, control, epochs, 'pretrained']
-            difference = spread(differences(by_seed, others), '+')
-            row = f'| {data} | {recipe} | {len(by_seed)} | {difference} | {scores(by_seed)} |'
-            assert row in page
-    assert f'help in {sum(pair > 0 for pair in pairs)} of {len(pairs)} pairs' in page
-
-
-def test_the_comparison_of_backbones_is_that_of_its_results():
-    page = (DOCS / 'benchmark.md').read_text()
-    scores = defaultdict(dict)
-    for line in (DOCS / 'backbones_results.jsonl').read_text().splitlines():
-        result = json.loads(line)
-        if 'note' not in result:
-            data, backbone, rate = re.fullmatch(
-                r'([a-z]+)_(.+)-7e-lr(.+)', result['config']
-            ).groups()
-            scores[backbone][data, float(rate), result['seed']] = result
-    assert len(scores) == 5
-    compared = {}
-    for backbone, by_run in scores.items():
-        tried = {rate: by_run['fruit', rate, 0][MAP] for rate in (0.001, 0.002, 0.004)}
-        assert f'| {backbone} | {" | ".join(f"{x:.3f}" for x in tried.values())} |' in page
-        best = max(tried, key=tried.get)
-        compared[backbone] = {
-            data: [by_run[data, best, seed] for seed in range(3)]
-            for data in ('fruit', 'bccd', 'cards')
-        }
-    for row in tabulate_detectors(compared, 'hadaptive-s-pointwise').splitlines()[2:]:
-        assert row in page
-
-
-def test_the_comparison_of_classifiers_is_that_of_its_results():
-    lines = (DOCS / 'classifiers_results.jsonl').read_text().splitlines()
-    results = [json.loads(line) for line in lines]
-    assert len(results) == 5
-    table = tabulate_comparison(results, results[0]['config'])
-    assert table in (DOCS / 'benchmark.md').read_text()
-
-
-def test_the_readme_is_short():
-    assert README.count('\n') <= 200

@@ -9,7 +9,7 @@ from mmengine.registry import Registry
         ('MODELS', 'RetinaNet'),
         ('MODELS', 'HadaptiveNet'),
         ('MODELS', 'AdaptiveBottleneck'),
-        ('MODELS', 'WithAdaptiveBottlenecks'),
+        ('MODELS', 'BackboneWithACH'),
         ('HOOKS', 'EpochSeedHook'),
         ('DATASETS', 'CheckedCocoDataset'),
         ('TRANSFORMS', 'PackDetInputs'),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from short_training import SHORT_TRAINING
 
-from mmdet_hadaptive.runtime.mmdet_tools import mmdet_tool
-from mmdet_hadaptive.runtime.safe_loading import read_checkpoint
+from mmdet_hadaptive.utils.mmdet_tools import mmdet_tool
+from mmdet_hadaptive.utils.safe_loading import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES
+from mmdet_hadaptive.models import PUBLISHED_ARCHITECTURES
 from mmdet_hadaptive.pretraining import convert_released_checkpoint
-from mmdet_hadaptive.runtime.files import write_whole
+from mmdet_hadaptive.utils.files import write_whole
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.runner import set_random_seed
 
-from mmdet_hadaptive.backbones import ARCHITECTURES
+from mmdet_hadaptive.models import ARCHITECTURES
 from mmdet_hadaptive.swap import swap_backbone
 
 

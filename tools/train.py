@@ -1,6 +1,6 @@
 """Runs MMDetection's own tools/train.py."""
 
-from mmdet_hadaptive.runtime.mmdet_tools import run_mmdet_tool
+from mmdet_hadaptive.utils.mmdet_tools import run_mmdet_tool
 
 if __name__ == '__main__':
     run_mmdet_tool('train.py')

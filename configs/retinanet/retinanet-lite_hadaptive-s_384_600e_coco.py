@@ -15,18 +15,17 @@ model = dict(
 
 # 384 x 384 with large-scale jitter, 600 epochs from scratch.
 input_size = (384, 384)
-load_image = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 train_pipeline = [
-    dict(type='LoadCheckedImage'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomResize', scale=input_size, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=input_size, allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='Pad', size=input_size, pad_val=dict(img=(114, 114, 114))),
-    dict(type='PackPlanes'),
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    load_image,
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=input_size, keep_ratio=True),
     dict(type='Pad', size=input_size, pad_val=dict(img=(114, 114, 114))),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -1,16 +1,17 @@
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
-# Truncated images are refused, which OpenCV fills with grey; it takes less time than MMDetection's
-# LoadImageFromFile and PackDetInputs. Its inferencer looks for the former in test pipelines.
-train_pipeline = _base_.train_pipeline
-train_pipeline[0].type = 'LoadCheckedImage'
-train_pipeline[-1].type = 'PackPlanes'
-train_pipeline_stage2 = _base_.train_pipeline_stage2
-train_pipeline_stage2[0].type = 'LoadCheckedImage'
-train_pipeline_stage2[-1].type = 'PackPlanes'
-test_pipeline = _base_.test_pipeline
-test_pipeline[0].imdecode_backend = 'pillow'
+# The last 20 epochs, as in the base config. Pillow refuses truncated images, OpenCV does not.
+last_epochs_pipeline = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomResize', scale=(640, 640), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(640, 640)),
+    dict(type='YOLOXHSVRandomAug'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='Pad', size=(640, 640), pad_val=dict(img=(114, 114, 114))),
+    dict(type='PackDetInputs'),
+]
 
 # A batch of 32 is enough for statistics of each process's own; synchronised ones need GPUs.
 norm_cfg = dict(type='BN')
@@ -23,7 +24,7 @@ model = dict(
 # A run that was killed, at whatever moment, resumes with --resume as if it had not been.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 ema_hook, switch_hook = _base_.custom_hooks
-switch_hook.switch_pipeline = train_pipeline_stage2
+switch_hook.switch_pipeline = last_epochs_pipeline
 custom_hooks = [
     ema_hook,
     switch_hook,
@@ -32,8 +33,6 @@ custom_hooks = [
     dict(type='EpochSeedHook'),
 ]
 
-train_dataloader = dict(
-    persistent_workers=False, dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)
-)
-val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+train_dataloader = dict(persistent_workers=False, dataset=dict(type='CheckedCocoDataset'))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset'))
 test_dataloader = val_dataloader

@@ -1,22 +1,23 @@
 _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
-# Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
-mmdet_pipeline = _base_.train_pipeline
-mmdet_pipeline[0].imdecode_backend = 'pillow'
-test_pipeline = _base_.test_pipeline
-test_pipeline[0].imdecode_backend = 'pillow'
-
-# The crops and pixels of MMDetection's transforms in a fraction of their time. A config that sets
-# train_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.mmdet_pipeline))) has its own.
+# LoadSSDCrop loads, expands, crops and resizes as MMDetection does, five times as fast.
 train_pipeline = [
-    mmdet_pipeline[1],
+    dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='LoadSSDCrop',
         scale=(_base_.input_size, _base_.input_size),
         mean=_base_.data_preprocessor.mean,
     ),
-    *mmdet_pipeline[5:],
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='PhotoMetricDistortion',
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+    dict(type='PackDetInputs'),
 ]
 
 model = dict(
@@ -28,7 +29,7 @@ model = dict(
         norm_cfg=dict(type='BN', eps=0.001, momentum=0.03),
     ),
     neck=dict(in_channels=(96, 128), out_channels=(96, 128, 512, 256, 256, 128)),
-    bbox_head=dict(type='SSDLiteHead', in_channels=(96, 128, 512, 256, 256, 128)),
+    bbox_head=dict(type='PatchedSSDHead', in_channels=(96, 128, 512, 256, 256, 128)),
 )
 
 # A run that was killed, at whatever moment, resumes with --resume as if it had not been.
@@ -45,7 +46,7 @@ train_dataloader = dict(
     persistent_workers=False,
     dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)),
 )
-val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset'))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='FastCocoMetric')
 test_evaluator = val_evaluator

@@ -1,22 +1,23 @@
 _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
-# Unlike OpenCV, Pillow refuses truncated images instead of filling them with grey.
-mmdet_pipeline = _base_.train_pipeline
-mmdet_pipeline[0].imdecode_backend = 'pillow'
-test_pipeline = _base_.test_pipeline
-test_pipeline[0].imdecode_backend = 'pillow'
-
-# The crops and pixels of MMDetection's transforms in a fraction of their time. A config that sets
-# train_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.mmdet_pipeline))) has its own.
+# LoadSSDCrop loads, expands, crops and resizes as MMDetection does, five times as fast.
 train_pipeline = [
-    mmdet_pipeline[1],
+    dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='LoadSSDCrop',
         scale=(_base_.input_size, _base_.input_size),
         mean=_base_.data_preprocessor.mean,
     ),
-    *mmdet_pipeline[5:],
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='PhotoMetricDistortion',
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+    dict(type='PackDetInputs'),
 ]
 
 norm_cfg = dict(type='BN', eps=0.001, momentum=0.03)
@@ -25,14 +26,14 @@ model = dict(
     # channels and expand to 656 by their products.
     backbone=dict(
         _delete_=True,
-        type='WithAdaptiveBottlenecks',
+        type='BackboneWithACH',
         backbone=dict(type='MobileNetV2', out_indices=(4, 7), norm_cfg=norm_cfg),
         blocks={
             'layer6.2': dict(num_selected=32, norm_cfg=norm_cfg),
             'layer7.0': dict(num_selected=32, norm_cfg=norm_cfg),
         },
     ),
-    bbox_head=dict(type='SSDLiteHead'),
+    bbox_head=dict(type='PatchedSSDHead'),
 )
 
 # A run that was killed, at whatever moment, resumes with --resume as if it had not been.
@@ -49,7 +50,7 @@ train_dataloader = dict(
     persistent_workers=False,
     dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)),
 )
-val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset'))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='FastCocoMetric')
 test_evaluator = val_evaluator

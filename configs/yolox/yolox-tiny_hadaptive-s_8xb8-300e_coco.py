@@ -1,13 +1,6 @@
 _base_ = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
-# Truncated images are refused, which OpenCV fills with grey. In the test pipeline MMDetection's
-# inferencer looks for the name LoadImageFromFile.
-load_pipeline = _base_.train_dataset.dataset.pipeline
-load_pipeline[0].type = 'LoadCheckedImage'
-test_pipeline = _base_.test_pipeline
-test_pipeline[0].imdecode_backend = 'pillow'
-
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -30,7 +23,7 @@ custom_hooks = [
 
 train_dataloader = dict(
     persistent_workers=False,
-    dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=load_pipeline)),
+    dataset=dict(dataset=dict(type='CheckedCocoDataset')),
 )
-val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset'))
 test_dataloader = val_dataloader

@@ -1,4 +1,4 @@
-"""Data sets: COCO format with checks, its input and its metric, and the embedded shapes."""
+"""Data sets: COCO format with checks, its input and its metric, and the drawn shapes."""
 
 from .check import check_coco
 from .check_config import check_config, check_num_classes
@@ -7,18 +7,13 @@ from .coco_metric import FastCocoMetric
 from .findings import Finding
 from .shapes import SHAPE_CLASSES, draw_shapes, make_shapes
 from .ssd_crop import LoadSSDCrop
-from .tiny_imagenet import TinyImageNet
-from .training_input import LoadCheckedImage, PackPlanes
 
 __all__ = [
     'SHAPE_CLASSES',
     'CheckedCocoDataset',
     'FastCocoMetric',
     'Finding',
-    'LoadCheckedImage',
     'LoadSSDCrop',
-    'PackPlanes',
-    'TinyImageNet',
     'check_coco',
     'check_config',
     'check_num_classes',

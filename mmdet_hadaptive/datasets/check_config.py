@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
-from ..runtime.configs import coco_datasets, walk
+from ..utils.configs import coco_datasets, walk
 from .check import check_coco
 from .findings import Finding
 

@@ -3,7 +3,7 @@
 import gc
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ class CheckedCocoDataset(CocoDataset):
 
     ``CocoDataset`` drops annotations of unknown categories, shifts labels where a class name
     does not match and finds missing images only when it reaches them. Here the annotation file
-    is checked when it is loaded, and an image that cannot be read is named.
+    is checked when it is loaded, and an image that cannot be read is named. ``LoadImageFromFile``
+    decodes with Pillow unless the pipeline names an ``imdecode_backend``: Pillow refuses a
+    truncated image, OpenCV fills the rest of it with grey.
 
     A large annotation file (16 MiB or more) is parsed by one process; all others, also in later
     runs, map what it found (:func:`share_state`). It is parsed again when its size or time of
@@ -43,6 +45,11 @@ class CheckedCocoDataset(CocoDataset):
 
     All arguments are those of ``mmdet.datasets.CocoDataset``.
     """
+
+    def __init__(
+        self, *args: Any, pipeline: Sequence[dict[str, Any] | Callable] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(*args, pipeline=[_decode_by_pillow(step) for step in pipeline], **kwargs)
 
     def full_init(self) -> None:
         """Loads the annotations, or maps what another process has loaded."""
@@ -209,3 +216,9 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _decode_by_pillow(step: dict[str, Any] | Callable) -> dict[str, Any] | Callable:
+    if isinstance(step, dict) and step['type'] == 'LoadImageFromFile':
+        return dict(imdecode_backend='pillow') | step
+    return step

@@ -1,7 +1,8 @@
 """COCO's metric in less time."""
 
 from functools import partial
-from types import FunctionType
+from typing import Any
+from unittest.mock import patch
 
 from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
@@ -23,16 +24,19 @@ else:
 class FastCocoMetric(coco_metric.CocoMetric):
     """``CocoMetric`` with the same numbers, computed by ``faster-coco-eval`` if it is installed.
 
-    That package's own way in, ``init_as_pycocotools()``, puts it into the place of ``pycocotools``
-    for everything that runs in the process. Here it stands for ``COCOeval`` in one function of
-    MMDetection's, a copy of it, and nothing else notices.
+    That package's own way in, ``init_as_pycocotools()``, replaces ``pycocotools`` for everything
+    that runs in the process. Here the replacement lasts as long as the computation.
 
     All arguments are those of ``mmdet.evaluation.CocoMetric``; ``use_mp_eval`` asks for
     ``pycocotools`` in several processes instead.
     """
 
-    if COCOeval_faster is not None:
-        compute_metrics = FunctionType(
-            coco_metric.CocoMetric.compute_metrics.__code__,
-            {**vars(coco_metric), 'COCOeval': partial(_FastCocoEval, print_function=print)},
-        )
+    def compute_metrics(
+        self, results: list[tuple[dict[str, Any], dict[str, Any]]]
+    ) -> dict[str, float]:
+        """Computes COCO's metrics; see ``mmdet.evaluation.CocoMetric``."""
+        if COCOeval_faster is None:
+            return super().compute_metrics(results)
+        evaluation = partial(_FastCocoEval, print_function=print)
+        with patch.object(coco_metric, 'COCOeval', evaluation):
+            return super().compute_metrics(results)

@@ -15,9 +15,11 @@ from .conversion import EXPORTERS  # noqa: E402
 from .evaluation import ExportedDetector, evaluate_exported  # noqa: E402
 from .export import ExportReport, export_detector  # noqa: E402
 from .formats import FORMATS  # noqa: E402
+from .fuse import fuse_for_inference  # noqa: E402
 from .model_file import encode_model  # noqa: E402
 from .network import ExportNetwork  # noqa: E402
 from .preprocessing import read_preprocessing  # noqa: E402
+from .prune import PruningReport, prune_products  # noqa: E402
 from .quantization import QuantizationReport  # noqa: E402
 from .support import MODES  # noqa: E402
 
@@ -30,10 +32,13 @@ __all__ = [
     'ExportReport',
     'ExportedCosts',
     'ExportedDetector',
+    'PruningReport',
     'QuantizationReport',
     'benchmark_exported',
     'encode_model',
     'evaluate_exported',
     'export_detector',
+    'fuse_for_inference',
+    'prune_products',
     'read_preprocessing',
 ]

@@ -18,7 +18,7 @@ from hadaptive_runtime import ExportError, Preprocessing
 from hadaptive_runtime.model_file import list_files
 from hadaptive_runtime.timing import describe_exit, time_in_turn
 
-from ..analysis.metrics import MAP
+from ..utils.metrics import MAP
 from .evaluation import evaluate_exported
 from .images import first_test_image, run_pipeline
 from .model_file import read_metadata

@@ -13,17 +13,18 @@ from hadaptive_runtime import Detections, ExportError, load_exported
 from hadaptive_runtime.onnx_session import create_session, open_onnx
 from hadaptive_runtime.session import Session
 
-from ..analysis.evaluation import collect_on_training_images, make_evaluation
-from ..deploy import PruningReport, fuse_for_inference, prune_products
-from ..runtime.detectors import load_detector
-from ..runtime.files import write_whole, write_whole_folder
-from ..runtime.safe_loading import UnreadableCheckpointError
+from ..utils.detectors import load_detector
+from ..utils.files import write_whole, write_whole_folder
+from ..utils.safe_loading import UnreadableCheckpointError
 from .comparison import compare_outputs, run_detector
 from .conversion import EXPORTERS, Conversion, Exporter
 from .formats import FORMATS, check_request
+from .fuse import fuse_for_inference
 from .images import first_test_image, run_pipeline
 from .network import ExportNetwork
 from .preprocessing import read_preprocessing, set_input_size
+from .prune import PruningReport, prune_products
+from .pytorch_evaluation import collect_on_training_images, make_evaluation
 from .quantization import QuantizationReport, check_tolerance, quantize_exported, training_images
 from .support import Mode, check_support
 from .suppression import describe_nms
@@ -80,7 +81,7 @@ def export_detector(
 ) -> ExportReport:
     """Exports a detector, runs it beside PyTorch on an image, and writes it if they agree.
 
-    What is exported is the fused copy (:func:`mmdet_hadaptive.deploy.fuse_for_inference`); it is
+    What is exported is the fused copy (:func:`mmdet_hadaptive.export.fuse_for_inference`); it is
     compared with the detector itself, after it was pruned if that is asked for.
 
     The metadata are ``mode``, ``classes``, the attributes of :class:`Preprocessing`, and of mode
@@ -108,7 +109,7 @@ def export_detector(
         tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
             is detected, and nothing compared.
         prune: How much mAP may be lost on the config's validation data by removing products and
-            freezing selections (:func:`mmdet_hadaptive.deploy.prune_products`), measured on
+            freezing selections (:func:`mmdet_hadaptive.export.prune_products`), measured on
             training images; None for a detector with all of its products.
         onnxruntime_web: For format 'web', the package or its folder; by default it comes from npm
             (:func:`find_onnxruntime_web`).

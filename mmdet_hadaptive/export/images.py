@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hadaptive_runtime import ExportError
 
-from ..runtime.errors import describe_error
+from ..utils.errors import describe_error
 
 
 def first_test_image(config: Config) -> str:

@@ -20,10 +20,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from hadaptive_runtime import ExportError, Preprocessing
 from hadaptive_runtime.model_file import read_onnx, read_sidecar
 
-from ..analysis.evaluation import make_evaluation
 from .evaluation import ExportedDetector, read_in_this_process
 from .images import run_pipeline
 from .model_file import encode_model
+from .pytorch_evaluation import make_evaluation
 from .writers import import_package, write_sidecar
 
 # What quantises a file in place: the file, batches of images as it takes them, its metadata.

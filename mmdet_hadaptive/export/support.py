@@ -57,7 +57,7 @@ def _check_head(head: BaseDenseHead) -> None:
         )
     if not hasattr(head, 'loss_cls'):
         raise ExportError(
-            f'{name} cannot predict, it has no loss_cls: use SSDLiteHead, which takes the same '
+            f'{name} cannot predict, it has no loss_cls: use PatchedSSDHead, which takes the same '
             'arguments'
         )
     if getattr(head.loss_cls, 'custom_cls_channels', False):

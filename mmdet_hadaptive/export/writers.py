@@ -21,10 +21,10 @@ from hadaptive_runtime import ExportError
 from hadaptive_runtime.errors import first_line
 from hadaptive_runtime.model_file import encode_sidecar
 
-from ..deploy.portable import make_portable
 from .conversion import Conversion, convert_to_onnx
 from .model_file import encode_model
 from .network import ExportNetwork
+from .portable import make_portable
 from .suppression import append_nms
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..datasets import Finding, check_coco
 from ..datasets.findings import find_places
-from ..runtime.files import write_whole
+from ..utils.files import write_whole
 from .anchors import Anchors, choose_anchors
 from .annotations import LabeledFolder, LabeledImage
 from .config_text import TEMPLATE, render_config

@@ -13,7 +13,7 @@ import numpy as np
 from mmcv.image import imfrombytes
 from rich.progress import track
 
-from ..runtime.errors import describe_error
+from ..utils.errors import describe_error
 
 # Bits of a fingerprint that may differ between near-duplicates; they lie in one of four words, so
 # that at least one word of two near-duplicates is the same.

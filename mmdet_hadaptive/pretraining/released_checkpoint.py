@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
 from ..layers import AdaptiveCrossHadamard
-from ..runtime.safe_loading import read_checkpoint
+from ..models import PUBLISHED_ARCHITECTURES, HadaptiveNet
+from ..utils.safe_loading import read_checkpoint
 
 # Parts of our names and of theirs, within one layer.
 _NAMES = [

@@ -8,7 +8,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from ..runtime.safe_loading import UnreadableCheckpointError
+from ..utils.safe_loading import UnreadableCheckpointError
 
 SCHEME = 'hadaptive://'
 _FOLDER = Path(__file__).parents[1] / 'weights'
@@ -22,7 +22,7 @@ def pretrained_checkpoint(name: str) -> str:
     In configs, and wherever MMEngine takes a checkpoint, ``hadaptive://NAME`` stands for it.
 
     Args:
-        name: As in docs/weights.md, such as 'ssdlite_small-pointwise_bccd'.
+        name: As in docs/weights.md, such as 'ssdlite_small-ir_bccd'.
 
     Returns:
         The path.

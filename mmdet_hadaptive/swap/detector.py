@@ -11,8 +11,8 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
-from ..runtime.configs import KeyPath, walk
-from ..runtime.errors import describe_error
+from ..utils.configs import KeyPath, walk
+from ..utils.errors import describe_error
 from .edits import format_path, get_at
 from .errors import SwapError
 

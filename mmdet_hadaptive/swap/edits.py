@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..runtime.configs import KeyPath, walk
+from ..utils.configs import KeyPath, walk
 
 
 @dataclass(frozen=True)

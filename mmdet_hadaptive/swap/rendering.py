@@ -8,7 +8,7 @@ from typing import Any
 
 from yapf.yapflib.yapf_api import FormatCode
 
-from ..runtime.configs import KeyPath
+from ..utils.configs import KeyPath
 from .edits import Edit, format_path
 from .errors import SwapError
 

@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from ..backbones import HadaptiveNet
-from ..backbones.architectures import find_architecture
-from ..runtime.configs import KeyPath, walk
+from ..models import HadaptiveNet
+from ..models.architectures import find_architecture
+from ..utils.configs import KeyPath, walk
 from .detector import Level, examine_backbone, find_detector
 from .edits import Edit, apply_edits, format_path, get_at, loads_weights
 from .errors import SwapError
@@ -19,7 +19,7 @@ from .smoke import build_for_smoke_test
 # What torchvision's weights expect; the authors of Hadaptive-Net train with the same.
 _NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 # Heads of mmdet 3.3.0 that cannot predict, and the same heads, fixed.
-_FIXED_HEADS = {'SSDHead': 'SSDLiteHead'}
+_FIXED_HEADS = {'SSDHead': 'PatchedSSDHead'}
 # Constructors of optimizers that are made for one backbone, and what replaces them.
 _CONSTRUCTORS = {
     'LearningRateDecayOptimizerConstructor': (

@@ -19,9 +19,9 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmengine.utils import get_installed_path
 
-from ..analysis.costs import Costs, count_macs, count_parameters
-from ..runtime.configs import walk
-from ..runtime.errors import describe_error
+from ..utils.configs import walk
+from ..utils.costs import Costs, count_macs, count_parameters
+from ..utils.errors import describe_error
 from .edits import loads_weights
 from .errors import SmokeTestError
 

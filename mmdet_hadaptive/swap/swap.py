@@ -6,10 +6,10 @@ from tempfile import NamedTemporaryFile, gettempdir
 
 from mmengine.config import Config
 
-from ..analysis.costs import Costs
-from ..backbones import ARCHITECTURES
-from ..runtime.errors import describe_error
-from ..runtime.files import write_whole
+from ..models import ARCHITECTURES
+from ..utils.costs import Costs
+from ..utils.errors import describe_error
+from ..utils.files import write_whole
 from .errors import SmokeTestError, SwapError
 from .rendering import render_config
 from .rules import plan_swap

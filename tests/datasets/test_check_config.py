@@ -12,7 +12,7 @@ from mmdet_hadaptive.datasets import (
     check_config,
     check_num_classes,
 )
-from mmdet_hadaptive.runtime.configs import coco_datasets
+from mmdet_hadaptive.utils.configs import coco_datasets
 
 ROOT = Path(__file__).parents[2]
 OURS = ROOT / 'configs'

@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import distributed, nn
 
-from mmdet_hadaptive.hooks import ChannelsLastHook  # noqa: F401  (registers it)
+from mmdet_hadaptive.engine import ChannelsLastHook  # noqa: F401  (registers it)
 
 
 class Model(BaseModel):

@@ -4,8 +4,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmdet_hadaptive.backbones import HadaptiveNet
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
+from mmdet_hadaptive.models import HadaptiveNet
 from mmdet_hadaptive.ops import selection
 
 PER_PROCESS = 2

@@ -17,8 +17,8 @@ from hadaptive_runtime.images import read_image
 from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.export import ExportError
 from mmdet_hadaptive.export.images import run_pipeline
-from mmdet_hadaptive.runtime.detectors import load_detector
-from mmdet_hadaptive.runtime.safe_loading import UnreadableCheckpointError
+from mmdet_hadaptive.utils.detectors import load_detector
+from mmdet_hadaptive.utils.safe_loading import UnreadableCheckpointError
 
 from .conftest import FUZZ, constant_model, damage, small_config
 

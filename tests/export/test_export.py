@@ -192,7 +192,7 @@ def no_data(config):
     [
         (soft_nms, r"soft_nms.*mode 'decoded'"),
         (no_iou_threshold, r'nms\.iou_threshold must be in 0\.\.1, got None.*--cfg-options'),
-        (unable_head, r'SSDHead cannot predict.*use SSDLiteHead'),
+        (unable_head, r'SSDHead cannot predict.*use PatchedSSDHead'),
         (normalising_pipeline, r'the test pipeline has Normalize'),
         (other_architecture, r'does not fit'),
         (no_data, r'--image'),

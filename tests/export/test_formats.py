@@ -16,7 +16,6 @@ from hadaptive_runtime import Preprocessing, load_exported
 from hadaptive_runtime.model_file import encode_sidecar
 from hadaptive_runtime.suppression import choose_detections
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
-from mmdet_hadaptive.deploy.layers import SelectedProducts
 from mmdet_hadaptive.export import (
     FORMATS,
     ExportedDetector,
@@ -26,6 +25,7 @@ from mmdet_hadaptive.export import (
 )
 from mmdet_hadaptive.export.conversion import Conversion
 from mmdet_hadaptive.export.formats import check_request
+from mmdet_hadaptive.export.inference_layers import SelectedProducts
 from mmdet_hadaptive.export.writers import write_executorch
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 

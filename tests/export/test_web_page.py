@@ -15,11 +15,11 @@ from PIL import Image, ImageCms
 
 from hadaptive_runtime import Detections, Preprocessing, load_exported
 from hadaptive_runtime.images import draw, read_image
-from mmdet_hadaptive.benchmark.browser import missing_browser, open_browser, serve
-from mmdet_hadaptive.benchmark.page import ISOLATION, Page
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
 from mmdet_hadaptive.export import ExportError, export_detector, web_page
 from mmdet_hadaptive.export.onnxruntime_web import find_onnxruntime_web
+from research.benchmark.browser import missing_browser, open_browser, serve
+from research.benchmark.page import ISOLATION, Page
 
 from .conftest import constant_model, small_config
 

@@ -76,7 +76,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=25, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline)
 )
-train_cfg = dict(type='MidEpochTrainLoop', max_epochs=1, val_interval=1)
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=1, val_interval=1)
 param_scheduler = []
 custom_hooks = [*_base_.custom_hooks, dict(type='BatchRecorder')]
 # Each process averages the statistics of its own images.
@@ -85,8 +85,8 @@ default_hooks = dict(
     logger=dict(interval=1),
     checkpoint=dict(by_epoch=False, interval={interval}, save_best=None),
 )
-# Gradients are summed in the same order after each start, see docs/reproducibility.md; and all
-# processes validate with the statistics that are saved.
+# Gradients are summed in the same order after each start
+# (research/reports/reproducibility.md), and all processes validate with the saved statistics.
 model_wrapper_cfg = dict(
     type='MMDistributedDataParallel', find_unused_parameters=True, broadcast_buffers=True
 )

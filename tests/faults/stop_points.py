@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-from mmdet_hadaptive.hooks import AtomicLocalBackend
+from mmdet_hadaptive.engine import AtomicLocalBackend
 
 _stop = os.environ.get('SOAK_STOP')
 _seen = []

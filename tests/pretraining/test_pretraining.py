@@ -15,7 +15,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, init_default_scope
 from short_training import SHORT_TRAINING
 
-from mmdet_hadaptive.backbones import ARCHITECTURES
+from mmdet_hadaptive.models import ARCHITECTURES
 
 ROOT = Path(__file__).parents[2]
 IN1K = ROOT / 'configs/pretrain/hadaptive-s_8xb128-300e_in1k.py'

@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmdet_hadaptive.backbones import PUBLISHED_ARCHITECTURES, HadaptiveNet
+from mmdet_hadaptive.models import PUBLISHED_ARCHITECTURES, HadaptiveNet
 from mmdet_hadaptive.pretraining import convert_released_checkpoint
 
 ROOT = Path(__file__).parents[2]

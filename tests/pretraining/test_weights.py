@@ -14,13 +14,13 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from hadaptive_runtime import load_exported
-from mmdet_hadaptive.backbones import HadaptiveNet
+from mmdet_hadaptive.models import HadaptiveNet
 from mmdet_hadaptive.pretraining import pack_weights, pretrained_checkpoint
 
 ROOT = Path(__file__).parents[2]
-BCCD = 'ssdlite_small-pointwise_bccd'
-CLASSIFIER = 'small-pointwise_tiny-imagenet'
-CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-pointwise_bccd.py'
+BCCD = 'ssdlite_small-ir_bccd'
+CLASSIFIER = 'small-ir_tiny-imagenet'
+CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-ir_bccd.py'
 
 
 @pytest.fixture(scope='module')
@@ -44,7 +44,7 @@ def cells():
 def test_they_are_plain_data_and_fit_the_backbone():
     weights = torch.load(pretrained_checkpoint(BCCD), weights_only=True)
     assert weights['meta']['config'] == CONFIG.name
-    net = HadaptiveNet('small-pointwise', out_indices=(3, 4), norm_cfg=dict(type='BN', eps=0.001))
+    net = HadaptiveNet('small-ir', out_indices=(3, 4), norm_cfg=dict(type='BN', eps=0.001))
     prefix = 'backbone.'
     state = {
         key.removeprefix(prefix): value
@@ -57,7 +57,7 @@ def test_they_are_plain_data_and_fit_the_backbone():
 
 def test_a_config_names_them():
     net = HadaptiveNet(
-        'small-pointwise',
+        'small-ir',
         init_cfg=dict(type='Pretrained', checkpoint=f'hadaptive://{BCCD}', prefix='backbone.'),
     )
     net.init_weights()
@@ -67,7 +67,7 @@ def test_a_config_names_them():
 
 
 def test_the_template_starts_from_a_classifier():
-    config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-pointwise-pretrained_bccd'))
+    config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-ir-pretrained_bccd'))
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     model.init_weights()
@@ -91,7 +91,7 @@ def test_the_metafiles_name_what_comes_with_the_package():
 def test_plain_pytorch_takes_a_classifier(cells):
     weights = torch.load(pretrained_checkpoint(CLASSIFIER), weights_only=True)
     assert len(weights['meta']['dataset_meta']['classes']) == 200
-    net = HadaptiveNet('small-pointwise', out_indices=(5,)).eval()
+    net = HadaptiveNet('small-ir', out_indices=(5,)).eval()
     prefix = 'backbone.'
     net.load_state_dict(
         {key.removeprefix(prefix): value for key, value in weights['state_dict'].items()}
@@ -110,7 +110,7 @@ def test_plain_pytorch_takes_a_classifier(cells):
 
 def test_mmpretrain_takes_them():
     pytest.importorskip('mmpretrain')
-    name = 'hadaptive-s-pointwise_1xb128-15e_tiny-imagenet.py'
+    name = 'hadaptive-s-ir_1xb128-15e_tiny-imagenet.py'
     config = Config.fromfile(ROOT / 'configs/pretrain' / name)
     init_default_scope(config.default_scope)
     config.model.backbone.init_cfg = dict(

@@ -51,7 +51,7 @@ def test_necks_of_other_shapes(planned):
     assert ssd['model.neck.in_channels'] == [64, 96]
     assert ssd['model.neck.out_channels'] == [64, 96, 512, 256, 256, 256]
     assert ssd['model.bbox_head.in_channels'] == ssd['model.neck.out_channels']
-    assert ssd['model.bbox_head.type'] == 'SSDLiteHead'
+    assert ssd['model.bbox_head.type'] == 'PatchedSSDHead'
     # From the smallest map to the largest.
     yolo = planned('mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py')
     assert yolo['model.neck.in_channels'] == [128, 96, 64]

@@ -1,3 +1,0 @@
-_base_ = '../ssdlite/ssdlite_hadaptive-s_shapes.py'
-
-model = dict(backbone=dict(ach_cfg=dict(selection='fixed')))

@@ -1,4 +1,0 @@
-# Without products, at the same cost (docs/ablation.md).
-_base_ = './retinanet_hadaptive-l_fpn_1x_coco.py'
-
-model = dict(backbone=dict(arch='large-pointwise'))

@@ -1,0 +1,4 @@
+# Without products, at the same cost (research/reports/ablation.md).
+_base_ = './retinanet_hadaptive-m_fpn_1x_coco.py'
+
+model = dict(backbone=dict(arch='medium-ir'))

@@ -1,4 +1,0 @@
-# Without products, at the same cost (docs/ablation.md).
-_base_ = './ssdlite_hadaptive-m_8xb24-600e_coco.py'
-
-model = dict(backbone=dict(arch='medium-pointwise'))

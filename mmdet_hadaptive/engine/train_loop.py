@@ -1,0 +1,56 @@
+"""Trainings that resume within an epoch."""
+
+import numpy as np
+from mmdet.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, set_random_seed
+
+from .epoch_seed import EpochSeedHook
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(EpochBasedTrainLoop):
+    """``EpochBasedTrainLoop`` that resumes where a checkpoint within an epoch was written.
+
+    MMEngine's begins that epoch again, with the weights of its middle. Here the batches that have
+    been trained on are loaded and passed over, so that data workers draw the same random numbers
+    for the others; and each iteration starts its own process's generators from the run's seed,
+    the epoch and the batch. With :class:`EpochSeedHook` a resumed run is then bitwise the run that
+    was never stopped.
+
+    Checkpoints within epochs are written with
+    ``default_hooks=dict(checkpoint=dict(by_epoch=False, interval=ITERATIONS))``. All arguments are
+    those of ``EpochBasedTrainLoop``.
+    """
+
+    def run_epoch(self) -> None:
+        """Trains on the rest of an epoch.
+
+        Raises:
+            ValueError: If ``EpochSeedHook`` is not there; or if the checkpoint's iteration is not
+                in its epoch, as with another batch size or number of processes.
+        """
+        if not any(isinstance(hook, EpochSeedHook) for hook in self.runner.hooks):
+            raise ValueError(
+                "ResumableTrainLoop needs dict(type='EpochSeedHook') in custom_hooks: without it "
+                'the order of the images and their random numbers are not those of the run before'
+            )
+        length = len(self.dataloader)
+        done = self._iter - self._epoch * length
+        if not 0 <= done <= length:
+            raise ValueError(
+                f'iteration {self._iter} is not in epoch {self._epoch + 1} of {length} batches: '
+                'resume with the batch size and the number of processes of the checkpoint, or '
+                'from one that was written after an epoch'
+            )
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        batches = iter(self.dataloader)
+        for index in range(length):
+            numbers = np.random.SeedSequence([self.runner.seed, self._epoch, index])
+            # Not so large that the number of the process cannot be added.
+            set_random_seed(int(numbers.generate_state(1)[0] // 2), diff_rank_seed=True)
+            batch = next(batches)
+            if index >= done:
+                self.run_iter(index, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1

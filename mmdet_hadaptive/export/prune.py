@@ -1,0 +1,214 @@
+"""Removes from a trained model the products that it does without."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import AdaptiveBottleneck
+from .product_statistics import ProductStatistics, product_bottlenecks
+
+Model = TypeVar('Model', bound=nn.Module)
+
+# Metrics are decimals, such as 0.545 and 0.544, of which the difference is not quite 0.001.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class PruningReport:
+    """What was removed, and what it cost.
+
+    Attributes:
+        removed: Names of the bottlenecks whose products were removed.
+        frozen: Of those whose products were kept and whose selection was frozen.
+        kept: Of those that stayed as they were.
+        metric_before: Of the model.
+        metric_after: Of the copy.
+        tolerance: How much was allowed to be lost.
+        parameters_before: Number of the model's parameters.
+        parameters_after: Of the copy's.
+    """
+
+    removed: tuple[str, ...]
+    frozen: tuple[str, ...]
+    kept: tuple[str, ...]
+    metric_before: float
+    metric_after: float
+    tolerance: float
+    parameters_before: int
+    parameters_after: int
+
+    def __str__(self) -> str:
+        """Says all of it in four lines."""
+
+        def names(layers: tuple[str, ...]) -> str:
+            return ', '.join(layers) or 'nothing'
+
+        return (
+            f'products removed: {names(self.removed)}; kept: {names(self.frozen + self.kept)}\n'
+            f'selection frozen: {names(self.frozen)}\n'
+            f'metric {self.metric_before:.4f}, now {self.metric_after:.4f} (tolerance '
+            f'{self.tolerance:g})\n'
+            f'parameters {self.parameters_before:,}, now {self.parameters_after:,}'
+        )
+
+
+def prune_products(
+    model: Model,
+    statistics: Mapping[str, ProductStatistics],
+    evaluate: Callable[[nn.Module], float],
+    tolerance: float = 1e-3,
+) -> tuple[Model, PruningReport]:
+    """Copies a model into one without the products that its metric does not need.
+
+    A bottleneck without products keeps its pointwise convolution as its expansion, and the first
+    channels of its depthwise convolution and its projection; the mean of what the products
+    contributed goes into the normalisation of the projection. If the metric falls by more than
+    the tolerance without all products, they are removed one bottleneck after the other, those with
+    the smallest share of the output first, as long as it does not. Of bottlenecks that keep their
+    products, the selection is then frozen in the same way: the channels with the highest mean
+    scores are selected for all images, without scores, and come first.
+
+    At most two evaluations for each bottleneck and three more. The copy can be fused
+    (:func:`fuse_for_inference`), exported and saved whole; its ``state_dict`` does not fit the
+    model.
+
+    Args:
+        model: A trained backbone, or a detector with one, on any device; not fused. It is not
+            changed.
+        statistics: Of all its bottlenecks with products, on training images
+            (:func:`~mmdet_hadaptive.export.product_statistics.collect_product_statistics`).
+        evaluate: Returns the metric of a model, such as the mAP on validation data; more is
+            better.
+        tolerance: How much the metric may fall in all, at least 0.
+
+    Returns:
+        The copy, in eval mode, and what was removed. That may be nothing.
+
+    Raises:
+        ValueError: If the tolerance is negative, the model has no products, no image has been
+            counted, or a normalisation is not a batch normalisation with running statistics: the
+            channels of others cannot be separated.
+    """
+    if not tolerance >= 0:
+        raise ValueError(
+            f'the tolerance must be at least 0, got {tolerance}: it is how much of the metric may '
+            'be lost'
+        )
+    bottlenecks = product_bottlenecks(model)
+    for name, bottleneck in bottlenecks.items():
+        _check_norms(name, bottleneck)
+
+    @cache
+    def metric(removed: tuple[str, ...], frozen: tuple[str, ...]) -> float:
+        return evaluate(_copy_without(model, statistics, removed, frozen))
+
+    def is_good(removed: Sequence[str], frozen: Sequence[str] = ()) -> bool:
+        loss = metric((), ()) - metric(tuple(removed), tuple(frozen))
+        return loss <= tolerance + _ROUNDING
+
+    names = sorted(bottlenecks, key=lambda name: statistics[name].share)
+    removed = _choose(names, is_good)
+    others = [name for name in names if name not in removed]
+    selecting = [name for name in others if bottlenecks[name].expansion.scorer is not None]
+    frozen = _choose(selecting, lambda chosen: is_good(removed, chosen))
+    pruned = _copy_without(model, statistics, removed, frozen)
+    in_order = {
+        key: tuple(name for name in bottlenecks if name in group)
+        for key, group in dict(
+            removed=removed, frozen=frozen, kept=set(others) - set(frozen)
+        ).items()
+    }
+    return pruned, PruningReport(
+        **in_order,
+        metric_before=metric((), ()),
+        metric_after=metric(tuple(removed), tuple(frozen)),
+        tolerance=tolerance,
+        parameters_before=sum(p.numel() for p in model.parameters()),
+        parameters_after=sum(p.numel() for p in pruned.parameters()),
+    )
+
+
+def _choose(names: list[str], is_good: Callable[[Sequence[str]], bool]) -> list[str]:
+    """All of the names, or those that are good when taken one after the other."""
+    if is_good(names):
+        return names
+    chosen: list[str] = []
+    for name in names:
+        if is_good([*chosen, name]):
+            chosen.append(name)
+    return chosen
+
+
+def _check_norms(name: str, bottleneck: AdaptiveBottleneck) -> None:
+    for part in (bottleneck.expansion, bottleneck.depthwise, bottleneck.projection):
+        norm = part.norm
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+            raise ValueError(
+                f'{name} has {norm}; only channels of batch normalisations with running '
+                'statistics can be removed one by one: leave the products in'
+            )
+
+
+def _copy_without(
+    model: Model,
+    statistics: Mapping[str, ProductStatistics],
+    removed: Sequence[str],
+    frozen: Sequence[str],
+) -> Model:
+    pruned = copy.deepcopy(model)
+    # Some of MMDetection's modules do not return themselves from eval().
+    pruned.eval()
+    bottlenecks = product_bottlenecks(pruned)
+    for name in removed:
+        _remove_products(bottlenecks[name], statistics[name].mean_contribution)
+    for name in frozen:
+        _freeze_selection(bottlenecks[name], statistics[name].mean_scores)
+    return pruned
+
+
+@torch.no_grad()
+def _remove_products(bottleneck: AdaptiveBottleneck, mean_contribution: Tensor) -> None:
+    ach = bottleneck.expansion
+    channels = ach.pointwise.out_channels
+    _take_width(bottleneck, torch.arange(channels, device=ach.pointwise.weight.device))
+    bottleneck.expansion = nn.Sequential(OrderedDict(conv=ach.pointwise, norm=ach.norm))
+    mean = bottleneck.projection.norm.running_mean
+    mean.copy_(mean.double() - mean_contribution.to(mean.device))
+
+
+@torch.no_grad()
+def _freeze_selection(bottleneck: AdaptiveBottleneck, mean_scores: Tensor) -> None:
+    ach = bottleneck.expansion
+    order = mean_scores.argsort(descending=True, stable=True).to(ach.pointwise.weight.device)
+    _take(ach.pointwise, order)
+    _take(ach.norm, order)
+    ach.scorer = None
+    products = torch.arange(len(order), ach.out_channels, device=order.device)
+    _take_width(bottleneck, torch.cat([order, products]))
+
+
+def _take_width(bottleneck: AdaptiveBottleneck, index: Tensor) -> None:
+    """Keeps the channels between expansion and projection that an index names, in its order."""
+    depthwise, conv = bottleneck.depthwise, bottleneck.projection.conv
+    _take(depthwise.conv, index)
+    _take(depthwise.norm, index)
+    depthwise.conv.in_channels = depthwise.conv.out_channels = depthwise.conv.groups = len(index)
+    depthwise.norm.num_features = len(index)
+    conv.weight = nn.Parameter(conv.weight[:, index])
+    conv.in_channels = len(index)
+
+
+def _take(module: nn.Module, index: Tensor) -> None:
+    """Keeps the output channels that an index names, in its order."""
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        # A count of batches has no channels.
+        if value.ndim:
+            taken = value[index.to(value.device)]
+            setattr(module, name, nn.Parameter(taken) if isinstance(value, nn.Parameter) else taken)

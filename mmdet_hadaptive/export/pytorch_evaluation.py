@@ -1,0 +1,127 @@
+"""Measures detectors on the data of their configs: the training and the validation images."""
+
+import copy
+import io
+import logging
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from ..utils.configs import coco_datasets
+from ..utils.metrics import MAP
+from .product_statistics import ProductStatistics, collect_product_statistics, product_bottlenecks
+
+
+def collect_on_training_images(
+    detector: BaseModel, config: Config, num_images: int
+) -> dict[str, ProductStatistics]:
+    """Counts what products contribute on training images, taken through the test pipeline.
+
+    Args:
+        detector: Trained, not fused. Its mode becomes eval.
+        config: The detector's.
+        num_images: How many training images, evenly spaced in the data set; all if it has fewer.
+
+    Returns:
+        The statistics of each bottleneck.
+
+    Raises:
+        ValueError: If ``num_images`` is below 1, the detector has no products, or the config no
+            training data or none that can be read.
+        OSError: If an image cannot be read.
+    """
+    if num_images < 1:
+        raise ValueError(f'at least 1 training image is needed, got {num_images}')
+    bottlenecks = product_bottlenecks(detector)
+    loader = config.get('train_dataloader')
+    parts = coco_datasets(loader.dataset) if loader else []
+    if not parts:
+        raise ValueError(
+            'the config has no training data (train_dataloader with an ann_file), on which to '
+            'measure what the products contribute: use the config of the training'
+        )
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    try:
+        data = ConcatDataset([DATASETS.build(_for_tests(part, config)) for part in parts])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the config's training data cannot be read: {error}") from error
+    places = np.linspace(0, len(data) - 1, min(num_images, len(data))).round().astype(int)
+    detector.eval()
+    with torch.no_grad(), collect_product_statistics(bottlenecks) as statistics:
+        for batch in DataLoader(Subset(data, places), collate_fn=pseudo_collate):
+            detector.test_step(batch)
+    return statistics
+
+
+def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
+    """Makes a function that evaluates detectors on a config's validation data.
+
+    Args:
+        config: Its validation images are taken through its test pipeline, which is also that of
+            the export, and its ``val_evaluator`` gives the metric.
+
+    Returns:
+        The function, from a detector, whose mode becomes eval, to its mAP in 0..1; 0 if it detects
+        nothing at all.
+
+    Raises:
+        ValueError: If the config has no validation data or no ``val_evaluator``. The function
+            raises one if the evaluator does not give COCO's mAP.
+    """
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    if not config.get('val_dataloader') or not config.get('val_evaluator'):
+        raise ValueError(
+            'the config has no validation data (val_dataloader and val_evaluator), on which to '
+            'evaluate the detector: use the config of the training'
+        )
+    options = copy.deepcopy(config.val_dataloader)
+    for part in coco_datasets(options.dataset):
+        part.update(_for_tests(part, config))
+    loader = Runner.build_dataloader(options, seed=0)
+    evaluator = Evaluator(config.val_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+
+    @torch.no_grad()
+    def evaluate(detector: BaseModel) -> float:
+        detector.eval()
+        for batch in loader:
+            evaluator.process(detector.val_step(batch), batch)
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        # The metric logs and prints tables each time.
+        logger.setLevel(logging.WARNING)
+        try:
+            with redirect_stdout(io.StringIO()):
+                metrics = evaluator.evaluate(len(loader.dataset))
+        finally:
+            logger.setLevel(level)
+        if not metrics and any(isinstance(metric, CocoMetric) for metric in evaluator.metrics):
+            # Which only logs that nothing at all was detected.
+            return 0.0
+        if MAP not in metrics:
+            raise ValueError(
+                f'val_evaluator gives {", ".join(metrics) or "nothing"}, not {MAP}: use '
+                'CocoMetric, or call the functions of this package with an evaluate of your own'
+            )
+        return metrics[MAP]
+
+    return evaluate
+
+
+def _for_tests(dataset: dict[str, Any], config: Config) -> dict[str, Any]:
+    """A data set that takes all of its images through the test pipeline."""
+    pipeline = config.test_dataloader.dataset.pipeline
+    return {**dataset, 'pipeline': pipeline, 'test_mode': True}

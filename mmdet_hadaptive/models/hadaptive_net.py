@@ -1,0 +1,266 @@
+"""Hadaptive-Net as an MMDetection backbone."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import (
+    AdaptiveBottleneck,
+    AdaptiveCrossHadamard,
+    ConvNormAct,
+    GhostExpansion,
+)
+from .architectures import ARCHITECTURES, Block, check_ach_cfg, find_architecture
+from .norms import FixedRunningStatistics, make_norm_layer, make_product_norm
+
+
+class HadaptiveNet(BaseModule):
+    """The backbone of Hadaptive-Net.
+
+    Index 0 is the stem (stride 2), 1 to n are the stages, n + 1 is the final 1x1 convolution
+    (n is 4 for small and medium, 5 for large). What lies behind the last chosen index is not
+    built, so that no parameter stays without gradient.
+
+    Source: arXiv 2505.22226 v2, architecture tables.
+
+    Args:
+        arch: 'small', 'medium', 'large', the networks of the paper; 'small-ir',
+            'medium-ir', 'large-ir', of the same costs without products; or a table
+            as in :mod:`mmdet_hadaptive.models.architectures`.
+        out_indices: The outputs, in rising order.
+        frozen_stages: The stem and the stages up to this index are put in eval mode and get no
+            gradients; -1 freezes nothing.
+        norm_eval: Keep every batch normalisation in eval mode.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations. The
+            recomputation repeats the random selection and leaves running statistics alone.
+        norm_cfg: Normalisation, as for mmcv's ``build_norm_layer``.
+        ach_cfg: For ablations, arguments of every :class:`AdaptiveCrossHadamard`:
+            ``straight_through``, ``selection``, ``adapt_temperature``; and ``product_norm``,
+            'DySoft' or 'BN', in place of what the architecture says.
+        init_cfg: As for mmengine's ``BaseModule``. By default Xavier-normal convolutions, as in
+            the authors' release.
+
+    Attributes:
+        out_channels: Channels of each chosen output.
+        out_strides: Stride of each chosen output, in pixels of the input.
+
+    Raises:
+        TypeError: If an argument has another type.
+        ValueError: If an argument has a value outside its limits.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'small',
+        out_indices: Sequence[int] = (2, 3, 4),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        norm_cfg: dict[str, Any] | None = None,
+        ach_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        if init_cfg is None:
+            init_cfg = [
+                dict(type='Xavier', layer='Conv2d', distribution='normal'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+            ]
+        super().__init__(init_cfg)
+        table = self._find_table(arch)
+        stages = table['stages']
+        last = len(stages)
+        self.arch = arch
+        self.out_indices = _checked_indices(out_indices, last)
+        if frozen_stages not in range(-1, self.out_indices[-1] + 1):
+            raise ValueError(
+                f'frozen_stages must be in -1..{self.out_indices[-1]} (the last of out_indices), '
+                f'got {frozen_stages!r}'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self._norm_layer = make_norm_layer(norm_cfg)
+        self._ach_cfg = check_ach_cfg(ach_cfg)
+
+        channels, stride = 3, 1
+        self.out_channels: tuple[int, ...] = ()
+        self.out_strides: tuple[int, ...] = ()
+        self._names: list[str] = []
+        for index in range(self.out_indices[-1] + 1):
+            if index == last:
+                final = dict(
+                    type='conv', channels=table['final_channels'], kernel=1, stride=1, act=True
+                )
+                name, blocks = 'final_conv', [final]
+            else:
+                name, blocks = f'stage{index}' if index else 'stem', stages[index]
+            modules = []
+            for block in blocks:
+                modules.append(self._make_block(channels, block))
+                channels = block['channels']
+                stride *= block.get('stride', 1)
+            self.add_module(name, nn.Sequential(*modules))
+            self._names.append(name)
+            if index in self.out_indices:
+                self.out_channels += (channels,)
+                self.out_strides += (stride,)
+        self._total_stride = stride
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the chosen feature maps.
+
+        Args:
+            x: Images, shape (B, 3, H, W), floating dtype; H and W at least the total stride.
+
+        Returns:
+            For each of ``out_indices`` a map (B, out_channels, H', W'), H' being H divided by
+            the stride, rounded down at each halving.
+
+        Raises:
+            ValueError: If the images are smaller than the total stride.
+        """
+        if min(x.shape[-2:]) < self._total_stride:
+            raise ValueError(
+                f'the input is {x.shape[-2]} x {x.shape[-1]} pixels; this backbone has a total '
+                f'stride of {self._total_stride} and needs at least that many in both '
+                'directions: resize or pad the images'
+            )
+        outputs = []
+        for index, name in enumerate(self._names):
+            for block in getattr(self, name):
+                x = self._run_block(block, x)
+            if index in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'HadaptiveNet':
+        """Sets training mode, keeping frozen stages and, with ``norm_eval``, norms in eval."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        for name in self._names[: self.frozen_stages + 1]:
+            getattr(self, name).eval().requires_grad_(False)
+
+    def _find_table(self, arch: str | dict[str, Any]) -> dict[str, Any]:
+        return find_architecture(arch)
+
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and self.training:
+            contexts = partial(_checkpoint_contexts, block)
+            return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return block(x)
+
+    def _make_block(self, in_channels: int, block: Block) -> nn.Module:
+        kind, channels, kernel = block['type'], block['channels'], block['kernel']
+        norm_layer = self._norm_layer
+        if kind == 'conv':
+            return ConvNormAct(
+                in_channels,
+                channels,
+                kernel,
+                block['stride'],
+                act=block['act'],
+                norm_layer=norm_layer,
+            )
+        if kind == 'ghost':
+            expansion = GhostExpansion(in_channels, in_channels * block['expand'], norm_layer)
+        elif kind == 'inverted_residual':
+            expansion = ConvNormAct(in_channels, block['width'], 1, norm_layer=norm_layer)
+        else:
+            options = dict(product_norm=block['product_norm']) | self._ach_cfg
+            product_norm = make_product_norm(options.pop('product_norm'), norm_layer)
+            expansion = AdaptiveCrossHadamard(
+                in_channels, block['num_selected'], product_norm, norm_layer, **options
+            )
+        return AdaptiveBottleneck(
+            in_channels, channels, expansion, kernel, block.get('stride', 1), norm_layer
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Refuses weights of another architecture, and leaves a classifier's last convolution out.
+
+        MMEngine loads what fits and logs the rest: half a network would train from scratch.
+        """
+        own = self.state_dict()
+        # Within a detector, a checkpoint may be meant for its other parts.
+        if not prefix and state_dict and not own.keys() & state_dict.keys():
+            first = next(iter(state_dict))
+            inside = any(key.startswith('backbone.') for key in state_dict)
+            raise ValueError(
+                f'the checkpoint has no weight of {type(self).__name__}; its first is {first!r}. '
+                + (
+                    "It is a whole detector's: use init_cfg=dict(type='Pretrained', "
+                    "checkpoint=..., prefix='backbone.')"
+                    if inside
+                    else 'Use a checkpoint of this backbone, or name the prefix of its keys'
+                )
+            )
+        wrong = [
+            f'{prefix}{name}: {tuple(state_dict[prefix + name].shape)} in the checkpoint, '
+            f'{tuple(value.shape)} here'
+            for name, value in own.items()
+            if prefix + name in state_dict and state_dict[prefix + name].shape != value.shape
+        ]
+        if wrong:
+            arch = self.arch if isinstance(self.arch, str) else 'custom'
+            stages = {
+                name.removeprefix(prefix): value.shape
+                for name, value in state_dict.items()
+                if name.startswith(f'{prefix}stage')
+            }
+            matches = [name for name in ARCHITECTURES if _has_stages(name, stages)]
+            hint = f"arch='{matches[0]}'" if matches else 'the arch it was trained with'
+            raise ValueError(
+                f"the checkpoint does not fit {type(self).__name__}(arch='{arch}'): {len(wrong)} "
+                f'tensors differ in shape, first {wrong[0]}. Use a checkpoint of this arch, or '
+                f'build the backbone with {hint}.'
+            )
+        if 'final_conv' not in self._names:
+            # Otherwise each detector that starts from a classifier would warn of it.
+            for key in [key for key in state_dict if key.startswith(f'{prefix}final_conv.')]:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """The contexts of the first forward pass and of the recomputation."""
+    return nullcontext(), FixedRunningStatistics(block)
+
+
+def _has_stages(arch: str, shapes: Mapping[str, torch.Size]) -> bool:
+    """Whether all tensors of the stages of a checkpoint belong to an architecture."""
+    net = HadaptiveNet(arch, out_indices=(len(ARCHITECTURES[arch]['stages']),))
+    own = {name: value.shape for name, value in net.state_dict().items()}
+    return all(own.get(name) == shape for name, shape in shapes.items())
+
+
+def _checked_indices(out_indices: Sequence[int], last: int) -> tuple[int, ...]:
+    if isinstance(out_indices, str) or not isinstance(out_indices, Sequence):
+        raise TypeError(f'out_indices must be a sequence of int, got {out_indices!r}')
+    indices = tuple(out_indices)
+    if (
+        not indices
+        or any(index not in range(last + 1) for index in indices)
+        or list(indices) != sorted(set(indices))
+    ):
+        raise ValueError(
+            f'out_indices must be rising and in 0..{last} (0 the stem, {last} the final '
+            f'convolution), got {out_indices!r}'
+        )
+    return indices

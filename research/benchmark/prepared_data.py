@@ -1,0 +1,229 @@
+"""Trainings to compare on data that ``tools/prepare_dataset.py`` has prepared."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from scipy.stats import wilcoxon
+
+from mmdet_hadaptive.utils.files import write_whole
+from mmdet_hadaptive.utils.metrics import MAP
+
+from ..markdown import markdown_table
+from .accuracy import format_spread
+
+_TRAINING = """\
+_base_ = {base!r}
+
+# Averages over the same part of the training.
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].momentum *= {stretch}
+train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(end={epochs}, T_max={epochs})
+
+# Colours change as in the trainings on COCO, not as in the template.
+train_pipeline = [
+    step for step in _base_.train_pipeline if step['type'] != 'YOLOXHSVRandomAug'
+]
+train_pipeline.insert(-1, _base_.fast_pipeline[-2])
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
+"""
+_BACKBONE_RATE = """\
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
+"""
+_HSV = """\
+train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]
+"""
+_LESS_COLOUR = """\
+train_pipeline[3] = dict(
+    train_pipeline[3],
+    brightness_delta=16,
+    contrast_range=(0.75, 1.25),
+    saturation_range=(0.75, 1.25),
+    hue_delta=9,
+)
+"""
+_AFFINE = """\
+train_pipeline.insert(
+    2,
+    dict(
+        type='RandomAffine',
+        max_rotate_degree=10.0,
+        scaling_ratio_range=(0.8, 1.25),
+        max_shear_degree=0.0,
+        border_val=(123, 116, 103),
+    ),
+)
+"""
+_SCRATCH = """\
+model = dict(backbone=dict(init_cfg=None))
+"""
+# What each recipe does otherwise than the first. 'hsv' is the template's.
+RECIPES = {
+    'pretrained': '',
+    'scratch': _SCRATCH,
+    'rate-0.5': 'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n',
+    'rate-2': 'optim_wrapper = dict(optimizer=dict(lr=4e-3))\n',
+    'backbone-rate-0.3': _BACKBONE_RATE.format(share=0.3),
+    'backbone-rate-0.1': _BACKBONE_RATE.format(share=0.1),
+    'frozen-stages': 'model = dict(backbone=dict(frozen_stages=1))\n',
+    'norm-eval': 'model = dict(backbone=dict(norm_eval=True))\n',
+    'faster-average': 'custom_hooks[-1].momentum *= 3\n',
+    'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
+    'expand-4': "train_pipeline[1]['expand_ratio'] = (1, 4)\n",
+    'no-colour': 'del train_pipeline[3]\n',
+    'hsv': _HSV,
+    'hsv-scratch': _HSV + _SCRATCH,
+    'less-colour': _LESS_COLOUR,
+    'affine': _AFFINE,
+}
+_DETECTOR = """\
+custom_imports = {imports}
+model = dict(
+    backbone=dict(_delete_=True, **{backbone}),
+    neck=dict(_delete_=True, **{neck}),
+    bbox_head=dict(in_channels={in_channels}),
+)
+optim_wrapper = dict(optimizer=dict(lr={learning_rate}))
+"""
+
+
+def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
+    """Writes a config that trains prepared data by one of several recipes for some epochs.
+
+    The learning rate falls to zero within the epochs, and the averaged weights forget faster in a
+    shorter training.
+
+    Args:
+        config: A config over ``ssdlite_hadaptive-s-ir-pretrained_bccd.py``, as
+            ``tools/prepare_dataset.py`` writes it.
+        recipe: One of ``RECIPES``: 'pretrained' is the template's with the changes of colour of the
+            COCO recipe, the others differ from it in one thing, 'hsv-scratch' from 'hsv'.
+        epochs: How long.
+        folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If the config names no weights for the backbone.
+    """
+    settings = Config.fromfile(config)
+    if not settings.model.backbone.get('init_cfg'):
+        raise ValueError(f'{config} starts from scratch: give its backbone an init_cfg')
+    file = folder / f'{data_name(config)}_{recipe}-{epochs}e.py'
+    write_whole(_render_training(config, epochs) + RECIPES[recipe], file)
+    return file
+
+
+def write_detector(
+    config: Path, detector: Path, epochs: int, learning_rate: float, folder: Path
+) -> Path:
+    """Writes a config that trains another SSDLite from scratch.
+
+    Data, anchors and recipe are those of the data's config, but for length, learning rate and the
+    changes of colour, which are those of the COCO recipe.
+
+    Args:
+        config: As for :func:`write_recipe`.
+        detector: The config of an SSDLite, from which the backbone, the neck and the channels of
+            the head are taken.
+        epochs: How long.
+        learning_rate: Of the weights, at its highest.
+        folder: Gets the file, ``<name>_<backbone>-<epochs>e-lr<learning rate>.py``.
+
+    Returns:
+        The file.
+    """
+    settings = Config.fromfile(detector)
+    model = settings.model.to_dict()
+    text = _DETECTOR.format(
+        imports=settings.custom_imports.to_dict(),
+        backbone=dict(model['backbone'], init_cfg=None),
+        neck=model['neck'],
+        in_channels=tuple(model['bbox_head']['in_channels']),
+        learning_rate=learning_rate,
+    )
+    name = detector_name(detector)
+    file = folder / f'{data_name(config)}_{name}-{epochs}e-lr{learning_rate:g}.py'
+    write_whole(_render_training(config, epochs) + text, file)
+    return file
+
+
+def data_name(config: Path) -> str:
+    """What the name of a prepared config says its data are."""
+    return config.stem.removesuffix('_prepared')
+
+
+def detector_name(detector: Path) -> str:
+    """The backbone that the name of a detector's config tells."""
+    return detector.stem.split('_')[1]
+
+
+def tabulate_detectors(
+    results: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], reference: str
+) -> str:
+    """Tabulates how several backbones do on several data sets.
+
+    Args:
+        results: For each backbone, for each data set, the results of the seeds in their order, as
+            :func:`train_all` returns them.
+        reference: The backbone that the others are compared with, by data set and seed.
+
+    Returns:
+        A Markdown table: per backbone mean and sample standard deviation of mAP over the seeds for
+        each data set, the mean over the data sets, its difference to the reference, and the
+        probability of pairs at least as unequal if neither were better: two-sided signed-rank test
+        of Wilcoxon over data sets and seeds, of one comparison.
+    """
+    sets = list(results[reference])
+    rows = []
+    for name, by_set in results.items():
+        scores = {data: [result[MAP] for result in by_set[data]] for data in sets}
+        differences = [
+            score - other[MAP]
+            for data in sets
+            for score, other in zip(scores[data], results[reference][data], strict=True)
+        ]
+        compared = ('', '')
+        if name != reference:
+            compared = (f'{mean(differences):+.3f}', f'{wilcoxon(differences).pvalue:.3f}')
+        average = mean(mean(values) for values in scores.values())
+        spreads = [format_spread(values) for values in scores.values()]
+        rows.append((name, *spreads, f'{average:.3f}', *compared))
+    return markdown_table(('backbone', *sets, 'mean mAP', 'difference', 'p'), rows)
+
+
+def draw_lengths(
+    scores: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], out: Path
+) -> None:
+    """Draws accuracy over the length of the training.
+
+    Args:
+        scores: For each data set, for each recipe, for each number of epochs, the mAP of the seeds.
+            The mean is drawn, with a line from the smallest to the largest.
+        out: The picture, PNG or what its suffix says.
+    """
+    figure = Figure(figsize=(4 * len(scores), 3.4), layout='constrained')
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, (data, by_recipe) in zip(panels, scores.items(), strict=True):
+        for recipe, by_length in by_recipe.items():
+            lengths, seeds = [*by_length], [*by_length.values()]
+            means = np.mean(seeds, axis=1)
+            reach = means - np.min(seeds, axis=1), np.max(seeds, axis=1) - means
+            axes.errorbar(lengths, means, yerr=reach, marker='o', capsize=3, label=recipe)
+        axes.set(title=data, xlabel='epochs', xticks=lengths)
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel='mAP')
+    panels[0].legend()
+    figure.savefig(out, dpi=100)
+
+
+def _render_training(config: Path, epochs: int) -> str:
+    stretch = Config.fromfile(config).train_cfg.max_epochs / epochs
+    return _TRAINING.format(base=str(config.resolve()), stretch=stretch, epochs=epochs)

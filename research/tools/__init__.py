@@ -1,0 +1,1 @@
+"""Programs of the laboratory: python -m research.tools.NAME, from the root of a clone."""

@@ -1,0 +1,48 @@
+"""Puts the weights of a checkpoint into the package: a detector's, or a classifier's backbone."""
+
+import argparse
+import io
+import subprocess
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from mmdet_hadaptive import __version__
+from mmdet_hadaptive.pretraining import pack_weights
+from mmdet_hadaptive.utils.files import write_whole
+from mmdet_hadaptive.utils.safe_loading import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Writes mmdet_hadaptive/weights/NAME.pth."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path, help='which the checkpoint was trained with')
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('name', help='as docs/weights.md lists it')
+    args = parser.parse_args()
+    config = Config.fromfile(args.config)
+    checkpoint = load_checkpoint(args.checkpoint)
+    state = checkpoint['state_dict']
+    if config.default_scope == 'mmpretrain':
+        state = {key: state[key] for key in state if key.startswith('backbone.')}
+    commit = subprocess.check_output(['git', 'rev-parse', 'HEAD'], cwd=ROOT, text=True).strip()
+    meta = dict(
+        config=args.config.name,
+        arch=config.model.backbone.arch,
+        epoch=checkpoint['meta']['epoch'],
+        dataset_meta=dict(classes=tuple(checkpoint['meta']['dataset_meta']['classes'])),
+        version=__version__,
+        commit=commit,
+    )
+    content = io.BytesIO()
+    torch.save(pack_weights(state, meta), content)
+    out = ROOT / f'mmdet_hadaptive/weights/{args.name}.pth'
+    write_whole(content.getvalue(), out)
+    print(f'written: {out.relative_to(ROOT)} ({len(content.getvalue()) / 2**20:.2f} MiB)')
+
+
+if __name__ == '__main__':
+    main()
