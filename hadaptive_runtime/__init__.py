@@ -11,7 +11,8 @@ Neither torch nor MMDetection is needed, and the folder can be copied into anoth
 On the command line: python -m hadaptive_runtime FILE IMAGE
 """
 
-from .detector import Detections, Detector
+from .detections import Detections
+from .detector import Detector
 from .errors import ExportError
 from .loading import load_exported
 from .preprocessing import Preprocessing

@@ -1,37 +1,17 @@
 """An exported detector, whatever its format."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .detections import Detections
 from .errors import ExportError
-from .images import read_image
+from .images import describe_refusal, read_image
 from .preprocessing import Preprocessing
 from .session import Session
 from .suppression import choose_detections
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The objects of one image.
-
-    Attributes:
-        boxes: (n, 4), float32: (x1, y1, x2, y2) in pixels.
-        scores: (n,), float32, falling.
-        labels: (n,), int64: indices into the detector's ``classes``.
-        class_names: n names.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    class_names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
 
 class Detector:
@@ -39,11 +19,11 @@ class Detector:
 
     Args:
         session: The network.
-        metadata: What the file says of it.
+        metadata: What the file says about the network.
 
     Attributes:
-        format: Of the file, such as 'onnx'.
-        classes: Names of the classes.
+        format: The format of the file, such as 'onnx'.
+        classes: The names of the classes.
         preprocessing: How images are prepared.
         session: The network.
     """
@@ -65,30 +45,33 @@ class Detector:
             What is found, in pixels of the image.
 
         Raises:
-            ExportError: If the file is no whole image, or the image has another shape or dtype.
+            ExportError: If the file is no whole image of 8 bits per channel, or the image has
+                another shape or dtype.
             OSError: If the file cannot be read.
         """
         if not isinstance(image, np.ndarray):
             file = Path(image)
             image = read_image(file)
             if image is None:
-                raise ExportError(f'{file} is empty, truncated or no image: replace it')
+                raise ExportError(f'{file}: {describe_refusal(file)}')
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ExportError(
                 f'an image must have the shape (H, W, 3) and the dtype uint8, BGR, got '
                 f'{image.shape}, {image.dtype}: cv2.imread(file) gives it so'
             )
         inputs, factors = self.preprocessing.prepare(image)
-        (found,) = self.detect(inputs[None])
+        (found,) = self.detect(inputs[None], factors[None])
         limits = np.float32([image.shape[1], image.shape[0]] * 2)
         boxes = np.clip(found.boxes / np.tile(factors, 2), 0, limits)
         return Detections(boxes, found.scores, found.labels, found.class_names)
 
-    def detect(self, inputs: np.ndarray) -> list[Detections]:
+    def detect(self, inputs: np.ndarray, factors: np.ndarray | None = None) -> list[Detections]:
         """Detects objects in images that are prepared already.
 
         Args:
             inputs: (B, 3, H, W), float32, as :class:`Preprocessing` makes it.
+            factors: (B, 2), by which width and height of each image were resized: a smallest size
+                of boxes counts pixels of the image. None if the images were not resized.
 
         Returns:
             For each image what is found, in pixels of the input, not clipped to the image.
@@ -102,6 +85,8 @@ class Detector:
                 f'inputs must have the shape (B, {", ".join(map(str, size))}), got {inputs.shape}: '
                 'prepare images with preprocessing.prepare, or export with another --size'
             )
+        if factors is None:
+            factors = np.ones((len(inputs), 2), np.float32)
         step = self.session.batch or len(inputs)
         detections = []
         for start in range(0, len(inputs), step):
@@ -110,12 +95,12 @@ class Detector:
             padding = ((0, step - len(chunk)), (0, 0), (0, 0), (0, 0))
             outputs = self.session.run(np.pad(chunk, padding))
             detections += [
-                self._choose({name: output[i] for name, output in outputs.items()})
+                self._choose({name: out[i] for name, out in outputs.items()}, factors[start + i])
                 for i in range(len(chunk))
             ]
         return detections
 
-    def _choose(self, outputs: Mapping[str, np.ndarray]) -> Detections:
+    def _choose(self, outputs: Mapping[str, np.ndarray], factors: np.ndarray) -> Detections:
         """The detections among the outputs for an image."""
         boxes, scores = outputs['boxes'], outputs['scores']
         if 'labels' in outputs:
@@ -124,6 +109,6 @@ class Detector:
             boxes, scores, labels = boxes[found], scores[found], outputs['labels'][found]
         else:
             boxes, scores, labels = choose_detections(
-                boxes, scores, outputs.get('factors'), self._metadata
+                boxes, scores, outputs.get('factors'), self._metadata, factors
             )
         return Detections(boxes, scores, labels, [self.classes[i] for i in labels])

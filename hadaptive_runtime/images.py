@@ -1,67 +1,121 @@
-"""Reads images, draws detections on them, and writes them."""
+"""Reads and writes images."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from .errors import ExportError
+from .errors import ExportError, describe_error
 
-if TYPE_CHECKING:
-    from .detector import Detections
-
-IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
+# What write_image is asked for; OpenCV does not encode all that it decodes.
+WRITTEN_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
+# What both OpenCV and Pillow read.
+_OTHER_SUFFIXES = {'.jpe', '.jfif', '.dib', '.jp2', '.ppm', '.pgm', '.pbm', '.pnm'}
+IMAGE_SUFFIXES = WRITTEN_SUFFIXES | _OTHER_SUFFIXES
 # A marker of a JPEG: neither data (a zero follows), a restart within them, nor filler before one.
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 _END = 0xD9
-_WITHOUT_LENGTH = (0x01, 0xD8)
+_WITHOUT_LENGTH = (0x01, 0xD8, _END)
+
+
+def is_image(file: Path) -> bool:
+    """Whether the suffix or the first bytes of a file are those of an image."""
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        return cv2.haveImageReader(str(file))
+    except (cv2.error, UnicodeEncodeError):
+        return False
 
 
 def read_image(file: Path) -> np.ndarray | None:
     """Reads an image as MMDetection's LoadImageFromFile reads it.
 
-    Grey and CMYK become BGR, 16 bits become 8, a fourth channel is dropped, and the image is put
-    upright as its EXIF data say. Unlike there, truncated files are refused; OpenCV 4 fills JPEG up
-    with grey.
+    Grey and CMYK become BGR, a fourth channel is dropped, and the image is put upright as its EXIF
+    data say. Unlike there, truncated files are refused, which OpenCV 4 fills up with grey, and so
+    are images with more than 8 bits per channel, whose scale nothing says.
 
     Args:
         file: The image.
 
     Returns:
-        (H, W, 3), uint8, BGR; None if it is empty, truncated or no image.
+        (H, W, 3), uint8, BGR; None if the image is refused, see :func:`describe_refusal`.
 
     Raises:
         OSError: If the file cannot be read.
     """
-    content = file.read_bytes()
-    if content.startswith(b'\xff\xd8') and not _has_end(content):
-        return None
+    return _decode(file.read_bytes())[0]
+
+
+def describe_refusal(file: Path) -> str:
+    """Says why :func:`read_image` refuses an image, and what to do.
+
+    Args:
+        file: The image.
+
+    Returns:
+        What follows the name of the file in an error.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    return _decode(file.read_bytes())[1]
+
+
+def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
+    """The image, and why there is none."""
+    if not content:
+        return None, 'empty: replace it'
+    broken = 'truncated, or no image that OpenCV reads: replace it'
+    if content.startswith(b'\xff\xd8') and all(kind != _END for kind, _ in jpeg_markers(content)):
+        return None, broken
+    pixels = np.frombuffer(content, np.uint8)
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
+        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        # Of grey images with 32 bits OpenCV makes no colours.
+        found = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED) if image is None else image
+    except cv2.error as error:
+        is_too_large = 'MAX_IMAGE' in str(error)
+        remedy = (
+            'cut it into smaller images, or let OPENCV_IO_MAX_IMAGE_PIXELS in the environment be '
+            'larger'
+        )
+        return None, f'{describe_error(error)}: {remedy if is_too_large else "replace it"}'
+    if found is not None and found.dtype != np.uint8:
+        return None, (
+            f'values of the type {found.dtype}, but only images with 8 bits per channel (uint8) '
+            'are read: scale the values to 0..255 and save the image again, in Python by '
+            "cv2.imwrite('new.png', cv2.convertScaleAbs(cv2.imread('old.png', "
+            'cv2.IMREAD_UNCHANGED), alpha=255 / white)), where white is the value of white'
+        )
+    return image, '' if image is not None else broken
 
 
-def _has_end(jpeg: bytes) -> bool:
-    """Whether a JPEG has its end marker: not that of a thumbnail, whatever follows it."""
+def jpeg_markers(content: bytes) -> Iterator[tuple[int, int]]:
+    """Walks through the segments of a JPEG file, and not into them.
+
+    Args:
+        content: The bytes of the file.
+
+    Yields:
+        The second byte of each marker, and the position behind the marker.
+    """
     position = 2
-    while marker := _MARKER.search(jpeg, position):
+    while marker := _MARKER.search(content, position):
         position = marker.end()
-        kind = jpeg[position - 1]
-        if kind == _END:
-            return True
+        kind = content[position - 1]
+        yield kind, position
         if kind not in _WITHOUT_LENGTH:
-            position += int.from_bytes(jpeg[position : position + 2], 'big')
-    return False
+            position += int.from_bytes(content[position : position + 2], 'big')
 
 
 def write_image(file: Path, image: np.ndarray) -> None:
     """Writes an image whole or not at all.
 
     Args:
-        file: What it is to be called; its suffix is one of :data:`IMAGES`.
+        file: What it is to be called; its suffix is one of :data:`WRITTEN_SUFFIXES`.
         image: (H, W, 3), uint8, BGR.
 
     Raises:
@@ -74,9 +128,22 @@ def write_image(file: Path, image: np.ndarray) -> None:
         raise ExportError(
             f'{file} cannot hold {width} x {height} pixels: convert the image to PNG first'
         )
+    write_whole(file, content.tobytes())
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+        file: Its folder exists.
+        content: What it is to hold.
+
+    Raises:
+        ExportError: If the file cannot be written; what was there before is still there.
+    """
     unfinished = file.with_name(f'{file.name}.unfinished')
     try:
-        unfinished.write_bytes(content.tobytes())
+        unfinished.write_bytes(content)
         unfinished.replace(file)
     except OSError as error:
         raise ExportError(
@@ -85,34 +152,3 @@ def write_image(file: Path, image: np.ndarray) -> None:
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def draw(
-    image: np.ndarray, found: 'Detections', num_classes: int, threshold: float = 0.0
-) -> np.ndarray:
-    """Draws detections on a copy of an image.
-
-    Args:
-        image: (H, W, 3), uint8, BGR.
-        found: In pixels of the image.
-        num_classes: Over which the colours are spread.
-        threshold: The lowest score that is drawn.
-
-    Returns:
-        The copy.
-    """
-    image = image.copy()
-    rows = zip(found.boxes, found.scores, found.labels, found.class_names, strict=True)
-    for box, score, label, name in rows:
-        if score < threshold:
-            continue
-        hue = np.uint8([[[label * 180 // num_classes, 200, 230]]])
-        colour = tuple(map(int, cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0]))
-        x1, y1, x2, y2 = map(int, box)
-        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
-        text, font = f'{name} {score:.2f}', cv2.FONT_HERSHEY_SIMPLEX
-        (width, height), _ = cv2.getTextSize(text, font, 0.45, 1)
-        top = max(y1 - height - 6, 0)
-        cv2.rectangle(image, (x1, top), (x1 + width + 4, top + height + 6), colour, -1)
-        cv2.putText(image, text, (x1 + 2, top + height + 2), font, 0.45, (0, 0, 0), 1)
-    return image

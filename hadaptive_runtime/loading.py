@@ -1,13 +1,17 @@
 """From files to detectors."""
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from .detector import Detector
-from .errors import ExportError, first_line
-from .model_file import decode_metadata, has_metadata_inside, read_onnx, read_sidecar
+from .errors import ExportError, describe_error
+from .model_file import REMEDY, decode_metadata, has_metadata_inside, read_sidecar
+from .session import Session
 
 # Per format, the name of the runtime, the module that is imported, and what pip calls it.
 _RUNTIMES = {
@@ -43,18 +47,16 @@ def load_exported(file: str | Path, threads: int | None = None) -> Detector:
     if has_metadata_inside(path):
         return _load_onnx(path, threads)
     metadata = read_sidecar(path)
-    format = metadata['format']
-    _check_runtime(path, format)
-    module = import_module(f'{__package__}.{format}_session')
+    format = metadata.get('format')
+    module = _import_runtime(path, format)
     try:
         session = module.open_session(path, metadata, threads)
     except Exception as error:  # each runtime has its own
         name = _RUNTIMES[format][0]
         raise ExportError(
-            f'{path}: {name} cannot load it ({first_line(error)}): update {name}, or export the '
-            'model for the version that is installed'
+            f'{path}: {name} cannot load it ({describe_error(error)}): {REMEDY}, or update {name}'
         ) from error
-    return Detector(session, metadata)
+    return _make_detector(path, session, metadata)
 
 
 def _default_threads() -> int | None:
@@ -66,24 +68,33 @@ def _default_threads() -> int | None:
 
 
 def _load_onnx(path: Path, threads: int | None) -> Detector:
-    content = read_onnx(path)
-    _check_runtime(path, 'onnx')
-    from .onnx_session import create_session, open_onnx
-
+    # Named if it is missing.
+    path.stat()
+    module = _import_runtime(path, 'onnx')
     try:
-        session = create_session(content, threads)
+        session = module.create_session(path, threads)
     except ExportError as error:
-        raise ExportError(f'{path}: {error}') from error
+        raise ExportError(f'{error}: {REMEDY}, or update ONNX Runtime') from error
     metadata = decode_metadata(session.get_modelmeta().custom_metadata_map)
-    if metadata['mode'] != 'nms':
+    if metadata.get('mode', 'nms') != 'nms':
         raise ExportError(
             f'{path} has the mode {metadata["mode"]!r} in its metadata: export it with mode '
             "'nms', whose outputs are detections"
         )
-    return Detector(open_onnx(session), {'format': 'onnx', **metadata})
+    return _make_detector(path, module.open_onnx(session), {'format': 'onnx', **metadata})
 
 
-def _check_runtime(path: Path, format: str) -> None:
+def _make_detector(path: Path, session: Session, metadata: Mapping[str, Any]) -> Detector:
+    try:
+        return Detector(session, metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExportError(
+            f'{path} is damaged, or was not written by this package: its metadata lack or spoil '
+            f'what a detector needs ({describe_error(error)}): {REMEDY}'
+        ) from error
+
+
+def _import_runtime(path: Path, format: str) -> ModuleType:
     if format not in _RUNTIMES:
         raise ExportError(
             f'{path} is of the format {format!r}, which this version does not know: update it; it '
@@ -92,3 +103,11 @@ def _check_runtime(path: Path, format: str) -> None:
     name, module, package = _RUNTIMES[format]
     if find_spec(module) is None:
         raise ExportError(f'{path} runs in {name}, which is not installed: pip install {package}')
+    try:
+        return import_module(f'{__package__}.{format}_session')
+    except Exception as error:  # what fails in a library has any type
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        raise ExportError(
+            f'{path} runs in {name}, which is installed but cannot be imported '
+            f'({describe_error(error)}): pip install {missing or f"--force-reinstall {package}"}'
+        ) from error

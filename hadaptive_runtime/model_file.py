@@ -1,6 +1,5 @@
-"""Exported files and their metadata, with digests that reveal damage."""
+"""Exported files and their metadata."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,85 +7,63 @@ from typing import Any
 
 from .errors import ExportError
 
-# The last entry of the metadata in ONNX, up to its value, in protobuf's encoding: the field 14 of
-# the model (76 bytes) with the key 'sha256' and a value of 66 bytes. What comes before it is what
-# it covers.
-_DIGEST_ENTRY = b'rL\n\x06sha256\x12B'
-_REMEDY = 'copy it again, or export it with tools/export.py'
-
-
-def append_digest(content: bytes) -> bytes:
-    """Appends the SHA-256 of an ONNX model to it, as the last of its metadata."""
-    return content + _DIGEST_ENTRY + json.dumps(_digest(content)).encode()
-
-
-def has_digest(content: bytes) -> bool:
-    """Whether a file ends as :func:`append_digest` makes it, with the digest of its content."""
-    body, _, digest = content.rpartition(_DIGEST_ENTRY)
-    # Neither protobuf nor ONNX Runtime notice when a weight has changed.
-    return digest == json.dumps(_digest(body)).encode()
-
-
-def read_onnx(file: str | Path) -> bytes:
-    """Reads an exported ONNX model.
-
-    Args:
-        file: With its metadata and a digest, as tools/export.py writes it.
-
-    Returns:
-        The content.
-
-    Raises:
-        ExportError: If it is something else.
-        OSError: If the file cannot be read.
-    """
-    content = Path(file).read_bytes()
-    if not has_digest(content):
-        sidecar = Path(file).with_suffix('.json').name
-        raise ExportError(
-            f'{file} is damaged, or was not written by this package (its content does not fit a '
-            f'SHA-256 at its end, nor has it metadata, {sidecar}, beside it): {_REMEDY}'
-        )
-    return content
+REMEDY = 'copy it again, or export it with tools/export.py'
 
 
 def has_metadata_inside(file: Path) -> bool:
-    """Whether a model is an ONNX file of the format 'onnx', also beside metadata of another.
+    """Whether a model is an ONNX file with its metadata inside, whatever lies beside it.
 
     Args:
         file: One of the model's files, which need not exist.
     """
     if file.suffix != '.onnx':
         return False
-    if not file.with_suffix('.json').is_file():
+    sidecar = file.with_suffix('.json')
+    if not sidecar.is_file():
         return True
-    return file.is_file() and has_digest(file.read_bytes())
+    # What lies beside it may belong to a model of another format, or be anything.
+    try:
+        files = _read_json(sidecar)['files']
+    except ExportError:
+        return True
+    # The names of metadata are plain text in the file.
+    return '.onnx' not in files or (file.is_file() and b'channel_order' in file.read_bytes())
 
 
 def decode_metadata(entries: Mapping[str, str]) -> dict[str, Any]:
-    """The values of metadata that are in JSON, without the digest."""
-    return {key: json.loads(value) for key, value in entries.items() if key != 'sha256'}
+    """Reads the metadata of an ONNX file.
+
+    Args:
+        entries: The texts by their names. Other tools add some of their own, which need not be
+            JSON and are left out.
+
+    Returns:
+        The values.
+    """
+    values = {}
+    for key, text in entries.items():
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            continue
+    return values
 
 
-def encode_sidecar(metadata: Mapping[str, Any], stem: Path, suffixes: Sequence[str]) -> str:
+def encode_sidecar(metadata: Mapping[str, Any], suffixes: Sequence[str]) -> str:
     """Makes the content of the JSON file beside a model whose format has no place for metadata.
 
     Args:
-        metadata: By name what can be written in JSON, ``format`` among it.
-        stem: The model's files, without their suffixes.
-        suffixes: Of the model's files.
+        metadata: Values by their names, which can be written in JSON, ``format`` among them.
+        suffixes: The suffixes of the model's files.
 
     Returns:
-        The metadata, and the SHA-256 of each file and of all that.
+        The text.
     """
-    files = {suffix: _digest(stem.with_suffix(suffix).read_bytes()) for suffix in suffixes}
-    content = {**metadata, 'files': files}
-    content['sha256'] = _digest(json.dumps(content).encode())
-    return json.dumps(content, indent=1) + '\n'
+    return json.dumps({**metadata, 'files': list(suffixes)}, indent=1) + '\n'
 
 
 def read_sidecar(file: Path) -> dict[str, Any]:
-    """Reads the metadata beside a model and checks its files.
+    """Reads the metadata beside a model.
 
     Args:
         file: One of the model's files, or the JSON file beside them.
@@ -95,7 +72,7 @@ def read_sidecar(file: Path) -> dict[str, Any]:
         The metadata.
 
     Raises:
-        ExportError: If a file is missing or damaged.
+        ExportError: If one of the files is missing, or the metadata are not those of a model.
         OSError: If a file cannot be read.
     """
     sidecar = file.with_suffix('.json')
@@ -106,30 +83,17 @@ def read_sidecar(file: Path) -> dict[str, Any]:
             f'{file} has no metadata, {sidecar.name}, beside it: copy that as well; if there is '
             'none, the model is not one of this package: export it with tools/export.py'
         )
-    try:
-        metadata = json.loads(sidecar.read_text())
-        expected = metadata.pop('sha256')
-        files = metadata['files']
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExportError(
-            f'{sidecar} is damaged, or was not written by this package: {_REMEDY}'
-        ) from error
-    if expected != _digest(json.dumps(metadata).encode()):
-        raise ExportError(f'{sidecar} is damaged (it does not fit its SHA-256): {_REMEDY}')
+    metadata = _read_json(sidecar)
+    files = metadata['files']
     if file.suffix not in (*files, '.json'):
         raise ExportError(
-            f'{sidecar} belongs to {file.with_suffix(next(iter(files))).name}, not to {file.name}: '
+            f'{sidecar} belongs to {file.with_suffix(files[0]).name}, not to {file.name}: '
             'export one of them under another name'
         )
-    for suffix, digest in files.items():
+    for suffix in files:
         part = file.with_suffix(suffix)
         if not part.is_file():
-            raise ExportError(f'{part} is missing: {sidecar.name} belongs to it; {_REMEDY}')
-        if _digest(part.read_bytes()) != digest:
-            raise ExportError(
-                f'{part} is damaged, or of another export than {sidecar.name} (it does not fit '
-                f'the SHA-256 in there): {_REMEDY}'
-            )
+            raise ExportError(f'{part} is missing: {sidecar.name} belongs to it; {REMEDY}')
     return metadata
 
 
@@ -148,5 +112,14 @@ def list_files(file: Path) -> list[Path]:
     return [file.with_suffix(suffix) for suffix in suffixes]
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _read_json(sidecar: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(sidecar.read_bytes())
+        files = list(metadata['files'])
+        if not files or not all(isinstance(suffix, str) and suffix[:1] == '.' for suffix in files):
+            raise ValueError('it names no files')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ExportError(
+            f'{sidecar} is damaged, or was not written by this package: {REMEDY}'
+        ) from error
+    return {**metadata, 'files': files}

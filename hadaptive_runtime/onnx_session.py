@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from .errors import ExportError, first_line
+from .errors import ExportError, describe_error
 from .session import Session
 
 
@@ -36,16 +36,23 @@ def create_session(
         )
     except Exception as error:  # its exceptions have no base class of their own
         name = 'the model' if is_content else model
-        raise ExportError(f'ONNX Runtime cannot load {name}: {first_line(error)}') from error
+        raise ExportError(f'ONNX Runtime cannot load {name}: {describe_error(error)}') from error
 
 
 def open_onnx(session: onnxruntime.InferenceSession) -> Session:
     """The session as those of other formats."""
     (images,) = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
+    # Converters to half precision may change the types of inputs and outputs as well.
+    is_half = images.type == 'tensor(float16)'
 
     def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, {images.name: inputs}), strict=True))
+        inputs = inputs.astype(np.float16) if is_half else inputs
+        outputs = session.run(names, {images.name: inputs})
+        return {
+            name: output.astype(np.float32) if output.dtype == np.float16 else output
+            for name, output in zip(names, outputs, strict=True)
+        }
 
     batch = images.shape[0]
     return Session(run, batch if isinstance(batch, int) else None)

@@ -1,50 +1,81 @@
-"""Detects objects in images, a video, or what a camera sees, with an exported detector."""
+"""Detects objects in images, videos and what cameras see, with an exported detector."""
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .detections import Detections
 from .detector import Detector
+from .drawing import draw, drawable_names
 from .errors import ExportError
-from .images import IMAGES, draw, read_image, write_image
+from .images import WRITTEN_SUFFIXES, describe_refusal, read_image, write_image, write_whole
 from .loading import load_exported
-from .video import VIDEOS, VideoSource, annotate_video
+from .predictions import OF_IMAGES, TABLES, Prediction, make_tables, yolo_name
+from .sources import Sources, describe, find_sources
+from .tiles import detect_in_tiles
+from .video import VideoSource, VideoWriter
 
+PICTURES = 'pictures'
 _BAR = 30
+# Formats whose files may hold more than one image, of which OpenCV reads the first.
+_PAGED = {'.tif', '.tiff', '.webp'}
 
 
-class Annotator:
-    """Draws what a detector finds, and says on a terminal how far it has come.
+class Predictor:
+    """Detects objects, remembers them, and says on a terminal how far it has come.
 
     Args:
-        detector: Of the objects.
-        threshold: Lowest score that is drawn.
-        total: Number of images; None if that is not known.
+        detector: The detector.
+        threshold: The lowest score of what is drawn and written.
+        total: The number of images; None if that is not known.
+        tile: The side of the tiles in which images are seen, in pixels; None for whole images.
 
     Attributes:
-        seconds: For each image, of preparing and detecting.
+        predictions: What was found in each image.
+        seconds: For each image the time of preparing and detecting.
     """
 
-    def __init__(self, detector: Detector, threshold: float, total: int | None) -> None:
-        self.detector = detector
+    def __init__(
+        self, detector: Detector, threshold: float, total: int | None, tile: int | None = None
+    ) -> None:
         self.threshold = threshold
         self.total = total
+        self.predictions: list[Prediction] = []
         self.seconds: list[float] = []
         self.start = time.perf_counter()
+        self._detect: Callable[[np.ndarray], Detections] = (
+            detect_in_tiles(detector, tile) if tile else detector
+        )
+        self._names = drawable_names(detector.classes)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Returns a copy of an image (H, W, 3) with what is found in it."""
+    def __call__(
+        self, image: np.ndarray, name: str, frame: int | None = None, seconds: float | None = None
+    ) -> np.ndarray:
+        """Detects in an image.
+
+        Args:
+            image: (H, W, 3), uint8, BGR.
+            name: What the image or its video is called in the results.
+            frame: The number of a video's frame.
+            seconds: The time of a video's frame.
+
+        Returns:
+            A copy of the image with what is found in it.
+        """
         start = time.perf_counter()
-        found = self.detector(image)
+        found = self._detect(image).above(self.threshold)
         self.seconds.append(time.perf_counter() - start)
+        height, width = image.shape[:2]
+        self.predictions.append(Prediction(name, width, height, found, frame, seconds))
         if sys.stderr.isatty():
             print(f'\r{self.progress()} ', end='', file=sys.stderr, flush=True)
-        return draw(image, found, len(self.detector.classes), self.threshold)
+        return draw(image, found, self._names)
 
     def progress(self) -> str:
         """A bar, the number of images, and how many a second, reading and drawing included."""
@@ -55,7 +86,7 @@ class Annotator:
         filled = min(_BAR * done // self.total, _BAR)
         return f'[{"#" * filled}{"." * (_BAR - filled)}] {done}/{self.total}, {rate}'
 
-    def summary(self, kind: str, out: Path) -> str:
+    def summary(self, kind: str, written: str) -> str:
         """Says the same and the median latency in one line."""
         count = len(self.seconds)
         rate = count / (time.perf_counter() - self.start)
@@ -63,95 +94,190 @@ class Annotator:
             print(file=sys.stderr)
         return (
             f'{kind}: {count}, median latency: {1000 * np.median(self.seconds):.1f} ms, '
-            f'{rate:.1f} per second, written: {out}'
+            f'{rate:.1f} per second, written: {written}'
         )
 
 
-def _annotate_images(targets: dict[Path, Path], out: Path, annotator: Annotator) -> None:
-    unreadable = []
-    for file, target in targets.items():
+def predict(
+    detector: Detector,
+    sources: Sources,
+    out: Path,
+    save: Sequence[str] = (PICTURES,),
+    threshold: float = 0.3,
+    tile: int | None = None,
+    show: bool = False,
+) -> None:
+    """Detects in all sources, writes what was asked for, and prints how long an image takes.
+
+    Args:
+        detector: The detector.
+        sources: What :func:`find_sources` found.
+        out: The folder that is written to.
+        save: What is written: 'pictures' (also videos), and any of
+            :data:`~hadaptive_runtime.predictions.TABLES`.
+        threshold: The lowest score of what is drawn and written.
+        tile: The side of the tiles in which images are seen, in pixels; None for whole images.
+        show: Whether videos are shown in a window.
+
+    Raises:
+        ExportError: If something cannot be written, or some images cannot be read; all others are
+            predicted and written before.
+    """
+    targets = _choose_targets(sources, out)
+    _check_formats(sources, save)
+    tables = [name for name in save if name in TABLES]
+    predictions, refused = [], {}
+    if sources.images:
+        predictor = Predictor(detector, threshold, len(sources.images), tile)
+        refused = _predict_images(sources.images, targets, predictor, PICTURES in save)
+        predictions += predictor.predictions
+        if predictor.seconds:
+            print(predictor.summary('images', str(out)))
+    for source, name in sources.videos.items():
+        video = VideoSource(source)
+        predictor = Predictor(detector, threshold, video.num_frames, tile)
+        target = targets[source] if PICTURES in save else None
+        _predict_video(video, name, target, predictor, show)
+        predictions += predictor.predictions
+        print(predictor.summary('frames', str(target or out)))
+        if video.note:
+            _print_note(video.note)
+    if predictions:
+        for name, content in make_tables(tables, predictions, detector.classes).items():
+            file = out / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, content)
+    if refused:
+        count = sum(map(len, refused.values()))
+        reasons = '; '.join(f'{describe(names)}: {reason}' for reason, names in refused.items())
+        raise ExportError(f'{count} of {len(sources.images)} images cannot be predicted: {reasons}')
+
+
+def _predict_images(
+    images: Mapping[Path, str], targets: Mapping[Path, Path], predictor: Predictor, draws: bool
+) -> dict[str, list[str]]:
+    """Predicts images; returns why some cannot be, and which."""
+    refused: dict[str, list[str]] = {}
+    paged = []
+    for file, name in images.items():
         try:
             image = read_image(file)
         except OSError as error:
-            unreadable.append(f'{file.name} ({error.strerror})')
+            refused.setdefault(f'not readable ({error.strerror})', []).append(name)
             continue
         if image is None:
-            unreadable.append(file.name)
+            refused.setdefault(describe_refusal(file), []).append(name)
             continue
-        write_image(target, annotator(image))
-    if annotator.seconds:
-        print(annotator.summary('images', out))
-    if unreadable:
-        raise ExportError(
-            f'{len(unreadable)} not readable, empty or truncated, replace: {", ".join(unreadable)}'
-        )
+        if file.suffix.lower() in _PAGED and cv2.imcount(str(file)) > 1:
+            paged.append(name)
+        picture = predictor(image, name)
+        if draws:
+            targets[file].parent.mkdir(parents=True, exist_ok=True)
+            write_image(targets[file], picture)
+    if paged:
+        _print_note(f'of files with several images the first is predicted, {describe(paged)}')
+    return refused
 
 
-def _annotate_video(video: VideoSource, file: Path, annotator: Annotator, show: bool) -> None:
-    annotate: Callable[[np.ndarray], np.ndarray] = _shown(annotator) if show else annotator
-    annotate_video(video, file, annotate)
-    print(annotator.summary('frames', file))
-
-
-def _shown(annotator: Annotator) -> Callable[[np.ndarray], np.ndarray]:
-    def annotate(image: np.ndarray) -> np.ndarray:
-        picture = annotator(image)
+def _predict_video(
+    video: VideoSource, name: str, target: Path | None, predictor: Predictor, show: bool
+) -> None:
+    """Predicts a video until it ends, its window is told to, or a live one is stopped."""
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    writing = VideoWriter(target, video.rate, not video.is_live) if target else nullcontext()
+    with writing as writer:
         try:
-            cv2.imshow('hadaptive_runtime: q ends', picture)
-            key = cv2.waitKey(1)
-        except cv2.error as error:
-            raise ExportError(
-                'this OpenCV has no windows: leave --show away, or pip install opencv-python'
-            ) from error
-        if key == ord('q'):
-            raise KeyboardInterrupt
-        return picture
-
-    return annotate
-
-
-def _find_images(source: Path) -> list[Path]:
-    if not source.is_dir():
-        return [source]
-    files = sorted(file for file in source.iterdir() if file.suffix.lower() in IMAGES)
-    if not files:
-        raise ExportError(f'{source}: no image ({", ".join(sorted(IMAGES))})')
-    return files
+            for number, (frame, seconds) in enumerate(video):
+                picture = predictor(frame, name, number, seconds)
+                if writer is not None:
+                    writer.write(picture, seconds)
+                if show and not _show(picture):
+                    break
+        except KeyboardInterrupt:
+            if not video.is_live or not predictor.seconds:
+                raise
+        if writer is not None:
+            writer.finish()
 
 
-def _choose_targets(files: Iterable[Path], out: Path) -> dict[Path, Path]:
-    """The file that each image or video is written to, none of which is read."""
-    targets = {}
-    for file in files:
-        is_video = file.suffix.lower() in VIDEOS
+def _show(picture: np.ndarray) -> bool:
+    """Shows a picture in a window; returns whether to go on."""
+    try:
+        cv2.imshow('hadaptive_runtime: q ends', picture)
+        return cv2.waitKey(1) & 0xFF != ord('q')
+    except cv2.error as error:
+        raise ExportError(
+            'this OpenCV has no windows: leave --show away, or pip install opencv-python'
+        ) from error
+
+
+def _choose_targets(sources: Sources, out: Path) -> dict[Path | str | int, Path]:
+    """The picture or video of each source; none of them is read, and no two are one."""
+    targets: dict[Path | str | int, Path] = {}
+    taken: dict[Path, Path | str | int] = {}
+    for source, name in (*sources.images.items(), *sources.videos.items()):
+        is_video = source in sources.videos
         # What the file is called does not say how it is to be written.
-        kept = {'.mp4'} if is_video else IMAGES
-        suffix = '' if file.suffix.lower() in kept else '.mp4' if is_video else '.jpg'
-        targets[file] = out / f'{file.name}{suffix}'
-    read = {file.resolve() for file in targets}
-    for target in targets.values():
+        kept = {'.mp4'} if is_video else WRITTEN_SUFFIXES
+        suffix = '' if Path(name).suffix.lower() in kept else '.mp4' if is_video else '.jpg'
+        target = out / f'{name}{suffix}'
+        if target in taken:
+            raise ExportError(
+                f'{taken[target]} and {source} would both be written to {target}: predict them one '
+                'after the other, each with an --out of its own'
+            )
+        targets[source], taken[target] = target, source
+    read = {source.resolve() for source in targets if isinstance(source, Path)}
+    for target in taken:
         if target.resolve() in read:
             raise ExportError(f'{target} would overwrite what is read: name another --out')
     return targets
 
 
-def _predict(args: argparse.Namespace) -> None:
-    is_camera = args.source.isdigit() and not Path(args.source).exists()
-    source: Path | int = int(args.source) if is_camera else Path(args.source)
-    if isinstance(source, Path):
-        if not source.exists():
-            raise ExportError(f'{source}: no such image, folder or video')
-        targets = _choose_targets(_find_images(source), args.out)
+def _check_formats(sources: Sources, save: Sequence[str]) -> None:
+    wrong = [name for name in save if name in OF_IMAGES]
+    if sources.videos and wrong:
+        raise ExportError(
+            f'{", ".join(wrong)} cannot hold frames of videos: save pictures or csv, or write the '
+            'frames as images first'
+        )
+    if 'yolo' in save:
+        taken: dict[str, str] = {}
+        for name in sources.images.values():
+            other = taken.setdefault(yolo_name(name), name)
+            if other != name:
+                raise ExportError(
+                    f'{other} and {name} would have the same YOLO file: rename one of them, or '
+                    'save coco'
+                )
+
+
+def _print_note(text: str) -> None:
+    print(f'note: {text}', file=sys.stderr)
+
+
+def _run(args: argparse.Namespace) -> None:
+    sources = find_sources(args.source, args.out, args.recursive)
+    save = tuple(dict.fromkeys(args.save))
+    # What cannot work is refused before the detector is loaded.
+    _choose_targets(sources, args.out)
+    _check_formats(sources, save)
     detector = load_exported(args.model)
-    if isinstance(source, int) or source.suffix.lower() in VIDEOS:
-        video = VideoSource(source)
-        args.out.mkdir(parents=True, exist_ok=True)
-        file = args.out / f'camera-{source}.mp4' if isinstance(source, int) else targets[source]
-        annotator = Annotator(detector, args.threshold, video.num_frames)
-        _annotate_video(video, file, annotator, args.show)
-    else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        _annotate_images(targets, args.out, Annotator(detector, args.threshold, len(targets)))
+    for note in sources.notes:
+        _print_note(note)
+    names = drawable_names(detector.classes)
+    drawn = [
+        f'{name} as {shown}'
+        for name, shown in zip(detector.classes, names, strict=True)
+        if name != shown
+    ]
+    if drawn and PICTURES in save:
+        _print_note(
+            f'OpenCV {cv2.__version__} draws only ASCII letters, so these classes have other names '
+            f'in pictures, {describe(drawn)}; OpenCV 5 draws them'
+        )
+    predict(detector, sources, args.out, save, args.threshold, args.tiles, args.show)
 
 
 def score(text: str) -> float:
@@ -162,19 +288,65 @@ def score(text: str) -> float:
     return value
 
 
+def pixels(text: str) -> int:
+    """The side of a tile that a text is; argparse names this function where it is none."""
+    value = int(text)
+    if value < 32:
+        raise argparse.ArgumentTypeError(f'must be at least 32 pixels, got {text}')
+    return value
+
+
 def main() -> None:
-    """Draws the detections and prints how long each image takes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('model', type=Path, help='a file of tools/export.py')
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, fromfile_prefix_chars='@')
+    parser.add_argument('model', type=Path, help='The file that tools/export.py wrote.')
     parser.add_argument(
-        'source', help='an image, a folder of images, a video, or the number of a camera (Ctrl+C)'
+        'source',
+        nargs='+',
+        help='What to predict: images, folders, videos, the number of a camera such as 0, a device '
+        'such as /dev/video0, or an address such as rtsp://HOST/PATH. Ctrl+C ends a camera or '
+        'stream and keeps the video. @FILE reads more arguments from a file, one in a line.',
     )
-    parser.add_argument('--out', type=Path, default=Path('outputs'), help='folder, default outputs')
-    parser.add_argument('--threshold', type=score, default=0.3, help='lowest score to draw')
-    parser.add_argument('--show', action='store_true', help='show a video or a camera in a window')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('outputs'),
+        help='The folder that results are written to. The default is outputs.',
+    )
+    parser.add_argument(
+        '--save',
+        nargs='+',
+        choices=(PICTURES, *TABLES),
+        default=[PICTURES],
+        help='What is written: pictures with boxes (the default), coco (a COCO file for labelling '
+        "tools: coco.json), coco-results (COCO's results format: coco_results.json), yolo (text "
+        'files in labels/, and data.yaml), csv (detections.csv).',
+    )
+    parser.add_argument(
+        '--threshold',
+        type=score,
+        default=0.3,
+        help='The lowest score of the objects that are drawn and written. The default is 0.3.',
+    )
+    parser.add_argument(
+        '--recursive', action='store_true', help='Also predict the folders inside a folder.'
+    )
+    parser.add_argument(
+        '--tiles',
+        type=pixels,
+        metavar='PIXELS',
+        help='Detect in overlapping tiles of this width and height. Use it for small objects in '
+        'large images. It needs supervision (pip install supervision).',
+    )
+    parser.add_argument(
+        '--show',
+        action='store_true',
+        help='Show videos and cameras in a window while they are predicted. The key q ends a video '
+        'and keeps what was written.',
+    )
     args = parser.parse_args()
     try:
-        _predict(args)
+        _run(args)
     except (ExportError, OSError) as error:
         raise SystemExit(f'error: {error}') from error
     except KeyboardInterrupt:

@@ -11,19 +11,22 @@ def choose_detections(
     scores: np.ndarray,
     factors: np.ndarray | None,
     settings: Mapping[str, Any],
+    resized_by: np.ndarray | tuple[float, float] = (1.0, 1.0),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Selects candidates and suppresses overlaps as MMDetection does.
 
     Candidates are the best ``candidates_per_level`` pairs of a prior and a class of each level, as
-    far as they score more than ``score_threshold`` and their sides exceed ``min_box_side``. Of two
-    candidates of one class whose intersection over union exceeds ``iou_threshold``, the one with
-    the lower score is suppressed.
+    far as they score more than ``score_threshold`` and their sides, in pixels of the image, exceed
+    ``min_box_side``. Of two candidates of one class whose intersection over union exceeds
+    ``iou_threshold``, the one with the lower score is suppressed.
 
     Args:
-        boxes: (N, 4), (x1, y1, x2, y2).
+        boxes: (N, 4), (x1, y1, x2, y2) in pixels of the input.
         scores: (N, classes).
         factors: (N, 1), by which the scores of candidates are multiplied; None for nothing.
-        settings: Of the metadata: those above, ``priors_per_level``, and ``max_detections``.
+        settings: The metadata, with what is named above, ``priors_per_level`` and
+            ``max_detections``.
+        resized_by: The factors, of width and height, by which the image became the input.
 
     Returns:
         Boxes (n, 4), scores (n,), falling, and labels (n,), int64.
@@ -37,7 +40,8 @@ def choose_detections(
     if factors is not None:
         scores = scores * factors[priors, 0]
     if settings['min_box_side'] >= 0:
-        large = (boxes[:, 2:] - boxes[:, :2] > settings['min_box_side']).all(1)
+        sides = (boxes[:, 2:] - boxes[:, :2]) / np.float32(resized_by)
+        large = (sides > settings['min_box_side']).all(1)
         boxes, scores, labels = boxes[large], scores[large], labels[large]
     order = np.argsort(-scores, kind='stable')
     boxes, scores, labels = boxes[order], scores[order], labels[order]

@@ -15,18 +15,23 @@ from .support import Mode
 
 
 def run_detector(
-    detector: BaseModel, mode: Mode, preprocessing: Preprocessing, images: Sequence[np.ndarray]
+    detector: BaseModel,
+    mode: Mode,
+    preprocessing: Preprocessing,
+    images: Sequence[np.ndarray],
+    factors: np.ndarray,
 ) -> list[InstanceData] | list[np.ndarray]:
     """Runs a detector with MMDetection's own preprocessing.
 
     Args:
-        detector: In eval mode.
+        detector: The detector in eval mode.
         mode: One of :data:`MODES`.
-        preprocessing: Of the config.
+        preprocessing: The config's.
         images: Each (H, W, 3), uint8, BGR, after the test pipeline.
+        factors: The two by which the pipeline resized width and height of all of them.
 
     Returns:
-        Of mode 'nms' the detections of each image, in pixels of the input; else the outputs.
+        In mode 'nms' the detections of each image, in pixels of the input; else the outputs.
     """
     planes = [torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))) for x in images]
     with torch.no_grad():
@@ -38,8 +43,12 @@ def run_detector(
             value=detector.data_preprocessor.pad_value,
         )
         if mode == 'nms':
-            samples = [DetDataSample(metainfo=dict(img_shape=(height, width))) for _ in images]
-            return [s.pred_instances for s in detector.predict(inputs, samples, rescale=False)]
+            metainfo = dict(img_shape=(height, width), scale_factor=tuple(factors.tolist()))
+            samples = [DetDataSample(metainfo=metainfo) for _ in images]
+            found = [s.pred_instances for s in detector.predict(inputs, samples, rescale=True)]
+            for instances in found:
+                instances.bboxes = instances.bboxes * torch.from_numpy(np.tile(factors, 2))
+            return found
         return [output.numpy() for output in ExportNetwork(detector, mode, preprocessing)(inputs)]
 
 

@@ -94,15 +94,17 @@ class CandidateSelection(nn.Module):
     """Selects the candidates for non-maximum suppression as MMDetection does.
 
     Of each level these are the ``nms_pre`` best pairs of prior and class. What does not exceed
-    ``score_thr`` scores zero.
+    ``score_thr``, and a box without an area where ``min_bbox_size`` is 0, scores zero.
 
     Args:
-        num_priors: Per level.
-        num_classes: Classes.
-        test_cfg: Of the head.
+        num_priors: The number of priors of each level.
+        num_classes: The number of classes.
+        test_cfg: The head's.
 
     Attributes:
-        num_candidates: Per level; M is their sum.
+        min_side: ``min_bbox_size``. Above 0 it counts pixels of the image before it was resized,
+            and what knows these has to apply it.
+        num_candidates: The number of candidates of each level; M is their sum.
     """
 
     def __init__(self, num_priors: Sequence[int], num_classes: int, test_cfg: ConfigDict) -> None:
@@ -138,7 +140,7 @@ class CandidateSelection(nn.Module):
         if factors is not None:
             scores = scores * factors[..., 0].gather(1, priors)
         if self.min_side >= 0:
-            valid = valid & ((boxes[..., 2:] - boxes[..., :2]) > self.min_side).all(-1)
+            valid = valid & ((boxes[..., 2:] - boxes[..., :2]) > 0).all(-1)
         scores = torch.where(valid, scores, 0.0)
         classes = torch.arange(num_classes, device=labels.device)[:, None]
         class_scores = torch.where(labels[:, None] == classes, scores[:, None], 0.0)

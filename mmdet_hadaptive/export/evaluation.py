@@ -64,7 +64,9 @@ class ExportedDetector(BaseModel):
             raise ExportError(f"an exported model cannot do {mode!r}, only 'predict'")
         canvas = self.detector.preprocessing.canvas
         images = np.stack([canvas(x.permute(1, 2, 0).cpu().numpy()) for x in inputs])
-        for sample, found in zip(data_samples, self.detector.detect(images), strict=True):
+        factors = np.float32([sample.scale_factor for sample in data_samples])
+        found_in_each = self.detector.detect(images, factors)
+        for sample, found in zip(data_samples, found_in_each, strict=True):
             _add_detections(sample, found)
         return data_samples
 

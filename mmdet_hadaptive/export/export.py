@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 
 from hadaptive_runtime import Detections, ExportError, load_exported
+from hadaptive_runtime.images import read_image
 from hadaptive_runtime.onnx_session import create_session, open_onnx
 from hadaptive_runtime.session import Session
 
@@ -21,7 +22,7 @@ from .conversion import EXPORTERS, Conversion, Exporter
 from .formats import FORMATS, check_request
 from .fuse import fuse_for_inference
 from .images import first_test_image, run_pipeline
-from .network import ExportNetwork
+from .network import ExportNetwork, counts_image_pixels
 from .preprocessing import read_preprocessing, set_input_size
 from .prune import PruningReport, prune_products
 from .pytorch_evaluation import collect_on_training_images, make_evaluation
@@ -86,13 +87,14 @@ def export_detector(
 
     The metadata are ``mode``, ``classes``, the attributes of :class:`Preprocessing`, and of mode
     'nms' what :func:`describe_nms` says. An ONNX file has them in its ``metadata_props``, each in
-    JSON, and last ``sha256``, of all that comes before it in the file. Files of other formats have
-    them in a JSON file of the same name beside them, with ``sha256`` of each file and of itself.
-    The folder of format 'web' has an ONNX file with a page that runs it in a browser.
+    JSON. Files of other formats have them in a JSON file of the same name beside them. The folder
+    of format 'web' has an ONNX file with a page that runs it in a browser.
 
     In ONNX, mode 'nms' gives ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input,
     ``scores`` (B, K) in falling order and ``labels`` (B, K), int64; rows without a detection have
-    the score 0 and the label -1. For the other modes see :class:`ExportNetwork`.
+    the score 0 and the label -1. Where ``min_bbox_size`` is above 0, :class:`Detector` chooses the
+    detections, because the network does not know the size of the image. For the other modes see
+    :class:`ExportNetwork`.
 
     Args:
         config: The detector's. Its test pipeline is changed if ``size`` is given.
@@ -142,8 +144,14 @@ def export_detector(
         raise ExportError(str(error)) from error
     # What can be wrong is asked for before anything that takes long.
     check_support(detector, mode)
+    if writer.model and counts_image_pixels(detector):
+        raise ExportError(
+            'model.test_cfg.min_bbox_size counts pixels of the image, which the page does not '
+            'know: set it to 0, with --cfg-options model.test_cfg.min_bbox_size=0'
+        )
     image = str(image or first_test_image(config))
     pixels = run_pipeline(config, image)
+    _, factors = preprocessing.prepare(read_image(Path(image)))
     if int8 is not None:
         check_tolerance(int8)
         training_images(config, classes, 1)
@@ -165,8 +173,8 @@ def export_detector(
         writer.write(
             network, torch.from_numpy(inputs), made, metadata, Conversion(batch, exporter, opset)
         )
-        session, actual = _run(made, mode, inputs)
-        expected = run_detector(detector, mode, preprocessing, images)
+        session, actual = _run(made, mode, inputs, factors)
+        expected = run_detector(detector, mode, preprocessing, images, factors)
         difference = compare_outputs(expected, actual, image, tolerance, writer.runtime)
         shapes = {name: value.shape for name, value in session.run(inputs).items()}
         quantization = None
@@ -194,12 +202,12 @@ def export_detector(
 
 
 def _run(
-    file: Path, mode: Mode, inputs: np.ndarray
+    file: Path, mode: Mode, inputs: np.ndarray, factors: np.ndarray
 ) -> tuple[Session, list[Detections] | list[np.ndarray]]:
     """The exported model, and what it gives, as users get it."""
     if mode == 'nms':
         detector = load_exported(file, torch.get_num_threads())
-        return detector.session, detector.detect(inputs)
+        return detector.session, detector.detect(inputs, np.tile(factors, (len(inputs), 1)))
     session = open_onnx(create_session(file, torch.get_num_threads()))
     return session, list(session.run(inputs).values())
 

@@ -6,11 +6,10 @@ import numpy as np
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from PIL import Image, UnidentifiedImageError
 
 from hadaptive_runtime import ExportError
-
-from ..utils.errors import describe_error
+from hadaptive_runtime.errors import describe_error
+from hadaptive_runtime.images import describe_refusal, read_image
 
 
 def first_test_image(config: Config) -> str:
@@ -45,14 +44,16 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
         The image as the data preprocessor gets it: (H, W, 3), uint8, BGR.
 
     Raises:
-        ExportError: If the file does not exist, is truncated, or does not pass the pipeline.
+        ExportError: If the file does not exist, is truncated, has not 8 bits per channel, or does
+            not pass the pipeline.
     """
     if not Path(image).is_file():
         raise ExportError(f'{image}: no such image, name another with --image')
     pipeline = config.test_dataloader.dataset.pipeline
     transforms = Compose([t for t in pipeline if t['type'] != 'LoadAnnotations'])
+    if read_image(Path(image)) is None:
+        raise ExportError(f'{image}: {describe_refusal(Path(image))}, or name another image')
     try:
-        _check_whole(image)
         inputs = transforms(dict(img_path=str(image), img_id=0))['inputs']
     except Exception as error:  # each decoder has its own
         raise ExportError(
@@ -60,13 +61,3 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
             'name another image'
         ) from error
     return inputs.permute(1, 2, 0).numpy()
-
-
-def _check_whole(image: str | Path) -> None:
-    """Raises an error if an image is truncated; OpenCV 4 fills JPEG up with grey."""
-    try:
-        with Image.open(image) as opened:
-            opened.load()
-    except UnidentifiedImageError:
-        # The pipeline may know the format.
-        return

@@ -7,11 +7,12 @@ from typing import Any
 
 import onnx
 
+from hadaptive_runtime import ExportError
+from hadaptive_runtime.errors import describe_error
 from hadaptive_runtime.model_file import (
-    append_digest,
+    REMEDY,
     decode_metadata,
     has_metadata_inside,
-    read_onnx,
     read_sidecar,
 )
 
@@ -20,18 +21,18 @@ def encode_model(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> bytes:
     """Makes the content of a file of a model.
 
     Args:
-        model: Its metadata are replaced.
-        metadata: By name what can be written in JSON.
+        model: The model, whose metadata are replaced.
+        metadata: Values by their names, which can be written in JSON.
 
     Returns:
-        The model with its metadata, each in JSON, and behind them the SHA-256 of all that.
+        The model with its metadata, each in JSON.
 
     Raises:
         onnx.checker.ValidationError: If the model is not valid.
     """
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model, full_check=True)
-    return append_digest(model.SerializeToString())
+    return model.SerializeToString()
 
 
 def read_metadata(file: Path) -> dict[str, Any]:
@@ -44,11 +45,18 @@ def read_metadata(file: Path) -> dict[str, Any]:
         The metadata, ``format`` among them.
 
     Raises:
-        ExportError: If the model is damaged, or not from this package.
+        ExportError: If the model cannot be parsed, or is not from this package.
         OSError: If the file cannot be read.
     """
     if not has_metadata_inside(file):
         return read_sidecar(file)
-    model = onnx.load_from_string(read_onnx(file))
+    content = file.read_bytes()
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as error:  # protobuf's have no type of their own
+        raise ExportError(f'ONNX cannot load {file} ({describe_error(error)}): {REMEDY}') from error
     entries = {entry.key: entry.value for entry in model.metadata_props}
-    return {'format': 'onnx', **decode_metadata(entries)}
+    metadata = {'format': 'onnx', **decode_metadata(entries)}
+    if 'classes' not in metadata:
+        raise ExportError(f'{file} has no metadata, it was not written by this package: {REMEDY}')
+    return metadata

@@ -31,11 +31,13 @@ have them: (B, C, H, W) as the head gives them |
         mode: One of :data:`MODES`.
         preprocessing: Of the config.
         normalize: Whether the network orders and normalises the channels itself.
-        select: Whether a network of mode 'nms' selects the candidates; if not, its outputs are
-            those of mode 'decoded' and, of heads that have them, ``factors`` (B, N, 1), with
-            which the scores are not multiplied yet.
+        select: Whether a network of mode 'nms' selects the candidates, unless the size of the
+            smallest box counts pixels of the image (``min_bbox_size`` above 0), which it does not
+            know. If not, its outputs are those of mode 'decoded' and, of heads that have them,
+            ``factors`` (B, N, 1), with which the scores are not multiplied yet.
 
     Attributes:
+        select: Whether it does.
         preprocessing: What is left to do before the network.
         output_names: As in the table.
         num_candidates: Of mode 'nms', M.
@@ -55,7 +57,7 @@ have them: (B, C, H, W) as the head gives them |
         super().__init__()
         check_support(detector, mode)
         self.mode = mode
-        self.select = mode == 'nms' and select
+        self.select = mode == 'nms' and select and not counts_image_pixels(detector)
         self.preprocessing = preprocessing.outside() if normalize else preprocessing
         self.normalization = _Normalization(preprocessing) if normalize else nn.Identity()
         self.detector = detector
@@ -72,7 +74,7 @@ have them: (B, C, H, W) as the head gives them |
             head, sizes = detector.bbox_head, [level.shape[-2:] for level in outputs[0]]
             self.decoder = BoxDecoder(head, preprocessing.input_size, sizes)
         if mode == 'nms':
-            if select:
+            if self.select:
                 self.output_names = [f'candidate_{kind}' for kind in ('boxes', 'scores', 'labels')]
                 self.output_names.append('class_scores')
             elif len(outputs) > 2:
@@ -108,6 +110,11 @@ have them: (B, C, H, W) as the head gives them |
         if self.mode == 'backbone':
             return self.detector.backbone(images)
         return self.detector(images, mode='tensor')
+
+
+def counts_image_pixels(detector: BaseModel) -> bool:
+    """Whether a detector drops boxes by their size in pixels of the image."""
+    return (detector.bbox_head.test_cfg or {}).get('min_bbox_size', -1) > 0
 
 
 class _Normalization(nn.Module):

@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from hadaptive_runtime import ExportError, Preprocessing
-from hadaptive_runtime.model_file import read_onnx, read_sidecar
+from hadaptive_runtime.model_file import read_sidecar
 
 from .evaluation import ExportedDetector, read_in_this_process
 from .images import run_pipeline
@@ -130,7 +130,7 @@ def quantize_onnx(file: Path, batches: Iterator[np.ndarray], metadata: Mapping[s
     and uint8 inputs and outputs. All else stays in float32: depthwise convolutions, the scorers
     that select channels, the products of ACH, decoding and non-maximum suppression.
     """
-    exported = onnx.load_from_string(read_onnx(file))
+    exported = onnx.load(file)
     (images,) = exported.graph.input
     with TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / 'prepared.onnx', Path(folder) / 'quantized.onnx'

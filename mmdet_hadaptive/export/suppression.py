@@ -39,8 +39,8 @@ def describe_nms(test_cfg: ConfigDict, network: ExportNetwork) -> dict[str, Any]
     """Says how detections are chosen among candidates.
 
     Args:
-        test_cfg: Of the head, with ``nms.iou_threshold``.
-        network: Of mode 'nms'.
+        test_cfg: The head's, with ``nms.iou_threshold``.
+        network: The network, whose mode is 'nms'.
 
     Returns:
         For the metadata: ``score_threshold``, ``iou_threshold``, ``candidates_per_level`` and
@@ -68,7 +68,7 @@ def append_nms(model: onnx.ModelProto, settings: Mapping[str, Any]) -> None:
     Args:
         model: Converted from an :class:`ExportNetwork`; its outputs become ``boxes``, ``scores``
             and ``labels``, see :func:`export_detector`.
-        settings: Of :func:`describe_nms`.
+        settings: What :func:`describe_nms` returns.
     """
     batch = model.graph.output[0].type.tensor_type.shape.dim[0]
     appended = onnx.parser.parse_graph(
@@ -78,6 +78,9 @@ def append_nms(model: onnx.ModelProto, settings: Mapping[str, Any]) -> None:
             iou_threshold=settings['iou_threshold'],
         )
     )
+    for number, node in enumerate(appended.node):
+        # Converters to half precision name what they insert after the node that it is for.
+        node.name = f'nms_{number}'
     model.graph.node.extend(appended.node)
     model.graph.initializer.extend(appended.initializer)
     del model.graph.output[:]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hadaptive_runtime import ExportError
-from hadaptive_runtime.errors import first_line
+from hadaptive_runtime.errors import describe_error
 from hadaptive_runtime.model_file import encode_sidecar
 
 from .conversion import Conversion, convert_to_onnx
@@ -125,7 +125,7 @@ def write_executorch(
             content = edge.to_executorch().buffer
         except Exception as error:  # of many kinds
             raise ExportError(
-                f'ExecuTorch cannot convert the detector ({first_line(error)}): use another '
+                f'ExecuTorch cannot convert the detector ({describe_error(error)}): use another '
                 '--format'
             ) from error
     file.write_bytes(content)
@@ -151,7 +151,8 @@ def write_litert(
             content = litert.convert(network, (inputs,)).model_content()
         except Exception as error:  # of many kinds
             raise ExportError(
-                f'LiteRT cannot convert the detector ({first_line(error)}): use another --format'
+                f'LiteRT cannot convert the detector ({describe_error(error)}): use another '
+                '--format'
             ) from error
     file.write_bytes(content)
     write_sidecar(file, ('.tflite',), 'litert', {**metadata, 'outputs': network.output_names})
@@ -224,5 +225,5 @@ def write_sidecar(
         metadata: What else there is to say.
         batch: Images at a time; None for any number.
     """
-    content = encode_sidecar({'format': format, 'batch': batch, **metadata}, file, suffixes)
+    content = encode_sidecar({'format': format, 'batch': batch, **metadata}, suffixes)
     file.with_suffix('.json').write_text(content)

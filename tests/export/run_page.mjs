@@ -17,15 +17,12 @@ const ACTIONS = {
     return factors;
   },
   async metadata({ file }) {
-    const { checkDigest, readMetadata } = await load('model_file.js');
-    const content = read(file);
-    const metadata = readMetadata(content);
-    await checkDigest(content);
-    return metadata;
+    const { readMetadata } = await load('model_file.js');
+    return readMetadata(read(file));
   },
-  async truncated({ file }) {
-    const { isTruncatedJpeg } = await load('images.js');
-    return isTruncatedJpeg(read(file));
+  async refused({ file }) {
+    const { isDeepPng, isTruncatedJpeg } = await load('images.js');
+    return isTruncatedJpeg(read(file)) || isDeepPng(read(file));
   },
   async detect({ images }) {
     const { Detector } = await load('detector.js');

@@ -70,7 +70,6 @@ def test_dynamo_gives_the_same(trained, exported, tmp_path):
 
 def test_metadata(trained, exported):
     metadata = {p.key: json.loads(p.value) for p in onnx.load(exported).metadata_props}
-    assert len(metadata.pop('sha256')) == 64
     head = small_config(trained[0]).model.test_cfg
     assert metadata == dict(
         mode='nms',

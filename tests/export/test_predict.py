@@ -86,14 +86,16 @@ def test_images_that_cannot_be_read_are_named(tmp_path, run, script, model):
     (folder / 'notes.txt').write_text('not meant')
     output = run(script, model, folder, cwd=tmp_path, code=1)
     assert 'images: 1, median latency' in output
-    names = 'empty.png, folder.jpg (Is a directory), half.jpg, half.png, text.bmp'
-    assert f'error: 5 not readable, empty or truncated, replace: {names}\n' in output
+    assert (
+        'error: 4 of 5 images cannot be predicted: 1 (empty.png): empty: replace it; 3 (half.jpg, '
+        'half.png, text.bmp): truncated, or no image that OpenCV reads: replace it\n'
+    ) in output
+    assert f'note: {folder}: files that are neither images nor videos are left out, 1 (no' in output
+    assert f'note: {folder}: the folders in it are left out, 1 (folder.jpg); --rec' in output
     assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['good.jpg']
     for name in ('empty.png', 'half.jpg'):
         output = run(script, model, folder / name, cwd=tmp_path, code=1)
-        assert output.splitlines()[-1].endswith(
-            f'1 not readable, empty or truncated, replace: {name}'
-        )
+        assert f'error: 1 of 1 images cannot be predicted: 1 ({name}): ' in output.splitlines()[-1]
         assert 'Traceback' not in output
 
 
@@ -103,11 +105,11 @@ def test_wrong_arguments(tmp_path, run, script, model):
     links.mkdir()
     (links / 'a.jpg').symlink_to(folder / 'a.jpg')
     for source, out, message in [
-        ('nowhere', 'outputs', 'nowhere: no such image, folder or video'),
+        ('nowhere', 'outputs', 'nowhere: no such image, folder, video, camera or address'),
         (folder, folder, 'a.jpg would overwrite what is read'),
         (folder / 'a.jpg', folder, 'a.jpg would overwrite what is read'),
         (links, folder, 'a.jpg would overwrite what is read'),
-        (tmp_path, 'outputs', 'no image (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)'),
+        (tmp_path, 'outputs', 'and no video, but folders, 2 (images, links): add --recursive'),
     ]:
         output = run(script, model, source, '--out', out, cwd=tmp_path, code=1)
         assert message in output
@@ -160,7 +162,7 @@ def test_threads_of_the_environment(model, monkeypatch, text, threads):
 
 
 def test_odd_images_are_read_as_mmdet_reads_them(tmp_path):
-    """Grey, CMYK, four channels, 16 bits, and turned by EXIF."""
+    """Grey, CMYK, four channels, and turned by EXIF."""
     from mmcv.transforms import LoadImageFromFile
 
     pixels = (
@@ -180,7 +182,6 @@ def test_odd_images_are_read_as_mmdet_reads_them(tmp_path):
         ('image.webp', image, {}),
     ]:
         odd.save(tmp_path / name, **options)
-    cv2.imwrite(str(tmp_path / '16bits.png'), pixels.astype(np.uint16) * 257)
     for file in tmp_path.iterdir():
         expected = LoadImageFromFile()(dict(img_path=str(file)))['img']
         assert np.array_equal(read_image(file), expected), file.name

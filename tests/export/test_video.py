@@ -1,6 +1,7 @@
 """Videos and cameras in tools/predict.py."""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from hadaptive_runtime import Preprocessing, load_exported, predict
-from hadaptive_runtime.predict import Annotator
+from hadaptive_runtime.predict import Predictor
 
 from .conftest import constant_model
 
@@ -61,16 +62,22 @@ def test_a_video_is_annotated(tmp_path, main, capsys):
     assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['video.avi.mp4']
 
 
-def test_truncated_videos_are_named(tmp_path, main):
+def test_truncated_videos_are_predicted_and_named(tmp_path, main, capsys):
     video = write_video(tmp_path / 'video.avi')
     content = video.read_bytes()
     video.write_bytes(content[: len(content) * 7 // 10])
-    with pytest.raises(SystemExit, match=r'video\.avi ends after \d+ of 20 frames.*replace it'):
-        main(video)
+    main(video)
+    written, said = capsys.readouterr()
+    count = int(re.search(r'frames: (\d+),', written)[1])
+    assert 0 < count < 20
+    assert len(read_video('outputs/video.avi.mp4')[0]) == count
+    assert said.startswith(f'note: {video} announces 4.0 seconds and ends after ')
+    assert f'({count} frames)' in said
     video.write_bytes(b'nothing')
     with pytest.raises(SystemExit, match=r'video\.avi cannot be read as a video.*replace it'):
         main(video)
-    assert list((tmp_path / 'outputs').iterdir()) == []
+    # The picture of before is still there.
+    assert len(read_video('outputs/video.avi.mp4')[0]) == count
 
 
 @pytest.mark.parametrize('lost', [0, 1])
@@ -81,6 +88,9 @@ def test_a_video_that_cannot_be_written(tmp_path, main, monkeypatch, lost):
         def __init__(self, *args):
             self.frames = []
             self.writer = writer_class(*args) if lost else None
+
+        def isOpened(self):  # noqa: N802
+            return bool(lost)
 
         def write(self, frame):
             self.frames.append(frame)
@@ -143,7 +153,7 @@ def test_a_camera_that_is_stopped_before_its_first_frame(main, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cv2, 'VideoCapture', Camera)
-    monkeypatch.setattr(Annotator, '__call__', stop)
+    monkeypatch.setattr(Predictor, '__call__', stop)
     with pytest.raises(SystemExit, match='stopped'):
         main('3')
 
@@ -174,11 +184,11 @@ def test_no_such_camera(tmp_path, main):
 
 def test_progress(tmp_path):
     detector = load_exported(constant_model(tmp_path / 'model.onnx', PREPROCESSING))
-    annotator = Annotator(detector, 0.3, 4)
+    predictor = Predictor(detector, 0.3, 4)
     for _ in range(3):
-        annotator(np.zeros((80, 120, 3), np.uint8))
-    bar, rate = annotator.progress().split(', ')
+        predictor(np.zeros((80, 120, 3), np.uint8), 'name')
+    bar, rate = predictor.progress().split(', ')
     assert bar == f'[{"#" * 22}{"." * 8}] 3/4'
     assert float(rate.removesuffix(' per second')) > 0
-    annotator.total = None
-    assert annotator.progress().startswith('3, ')
+    predictor.total = None
+    assert predictor.progress().startswith('3, ')

@@ -50,7 +50,7 @@ def dying(tmp_path, monkeypatch):
     file = tmp_path / 'dying.param'
     for suffix in ('.param', '.bin'):
         file.with_suffix(suffix).write_text('nothing')
-    file.with_suffix('.json').write_text(encode_sidecar(metadata, file, ['.param', '.bin']))
+    file.with_suffix('.json').write_text(encode_sidecar(metadata, ['.param', '.bin']))
     return file
 
 

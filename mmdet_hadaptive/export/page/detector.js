@@ -1,6 +1,6 @@
 /** An exported detector in ONNX Runtime Web, as hadaptive_runtime/detector.py is one in Python. */
 
-import { checkDigest, readMetadata } from './model_file.js';
+import { readMetadata } from './model_file.js';
 import { prepare } from './preprocessing.js';
 
 export class Detector {
@@ -10,11 +10,10 @@ export class Detector {
    * @param {object} runtime ONNX Runtime Web.
    * @param {Uint8Array} content Of the ONNX file.
    * @returns {Promise<Detector>}
-   * @throws {Error} If it is damaged, or ONNX Runtime refuses it.
+   * @throws {Error} If it has no metadata, or ONNX Runtime refuses it.
    */
   static async load(runtime, content) {
     const metadata = readMetadata(content);
-    await checkDigest(content);
     let session;
     try {
       session = await runtime.InferenceSession.create(content, { executionProviders: ['wasm'] });

@@ -1,5 +1,6 @@
 /** The pixels of pictures, as the files have them. */
 
+const PNG = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 // Fewer rows than any browser's limit to a canvas.
 const ROWS = 512;
 
@@ -27,6 +28,18 @@ export function isTruncatedJpeg(bytes) {
 }
 
 /**
+ * Whether a file is a PNG with 16 bits per channel, which browsers bring to 8 bits in silence: what
+ * is white in it, nothing says.
+ *
+ * @param {Uint8Array} bytes Of the file.
+ * @returns {boolean}
+ */
+export function isDeepPng(bytes) {
+  const isPng = PNG.every((byte, place) => bytes[place] === byte);
+  return isPng && bytes[24] === 16;
+}
+
+/**
  * Decodes an image file: upright, without the conversion of colours that a screen would need.
  *
  * @param {File} file
@@ -37,6 +50,11 @@ export async function readImage(file) {
   const remedy = `${file.name} cannot be read as an image, or is truncated: choose another`;
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (isTruncatedJpeg(bytes)) throw new Error(remedy);
+  if (isDeepPng(bytes)) {
+    throw new Error(
+      `${file.name} has 16 bits per channel: scale its values to 0..255 and save it with 8 bits`,
+    );
+  }
   const options = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
   try {
     return await createImageBitmap(file, options);

@@ -3,9 +3,10 @@
 const REMEDY = 'copy it again, or export it with tools/export.py';
 // The field of protobuf in which ONNX has its metadata.
 const METADATA = 14;
-// The last of them, up to its value: what comes before it is what the SHA-256 in it covers.
-const DIGEST_ENTRY = 'rL\n\x06sha256\x12B';
-const DIGEST_BYTES = DIGEST_ENTRY.length + 66;
+const NEEDED = [
+  ...['mode', 'classes', 'input_size', 'resize', 'keep_ratio', 'channel_order', 'mean', 'std'],
+  'pad_value',
+];
 
 /** The fields of a message of protobuf: number and, of those that have it, content. */
 function* readFields(bytes) {
@@ -44,7 +45,7 @@ function* readFields(bytes) {
  *
  * @param {Uint8Array} content Of the file.
  * @returns {object} By their names.
- * @throws {Error} If there are none, or the model gives something else than detections.
+ * @throws {Error} If they are not those of a detector.
  */
 export function readMetadata(content) {
   const decoder = new TextDecoder();
@@ -53,34 +54,26 @@ export function readMetadata(content) {
     for (const [field, entry] of readFields(content)) {
       if (field !== METADATA) continue;
       const [key, value] = Array.from(readFields(entry), ([, text]) => decoder.decode(text));
-      metadata[key] = JSON.parse(value);
+      try {
+        metadata[key] = JSON.parse(value);
+      } catch {
+        // Other tools add metadata of their own, which need not be JSON.
+      }
     }
   } catch (error) {
     throw new Error(`The model is damaged (${error.message}): ${REMEDY}`);
   }
-  if (!('sha256' in metadata)) {
-    throw new Error(`The model is damaged, or was not written by tools/export.py: ${REMEDY}`);
-  }
-  if (metadata.mode !== 'nms') {
+  if ('mode' in metadata && metadata.mode !== 'nms') {
     throw new Error(`The model has the mode '${metadata.mode}': export it with mode 'nms'`);
   }
-  return metadata;
-}
-
-/**
- * Holds the model to the SHA-256 at its end. Browsers compute one on https and localhost only;
- * elsewhere nothing is checked.
- *
- * @param {Uint8Array} content Of the file.
- * @throws {Error} If it does not fit.
- */
-export async function checkDigest(content) {
-  if (!globalThis.crypto?.subtle) return;
-  const body = content.subarray(0, -DIGEST_BYTES);
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', body));
-  const text = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
-  const end = new TextDecoder('latin1').decode(content.subarray(-DIGEST_BYTES));
-  if (end !== `${DIGEST_ENTRY}"${text}"`) {
-    throw new Error(`The model is damaged (it does not fit its SHA-256): ${REMEDY}`);
+  if (!NEEDED.every((key) => key in metadata)) {
+    throw new Error(`The model is damaged, or was not written by tools/export.py: ${REMEDY}`);
   }
+  if ('priors_per_level' in metadata) {
+    throw new Error(
+      'The model leaves out boxes by their size in the image, which the page cannot do: export it ' +
+        'with model.test_cfg.min_bbox_size=0',
+    );
+  }
+  return metadata;
 }

@@ -1,0 +1,152 @@
+"""Finds the images and videos that a command line names."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import ExportError
+from .images import IMAGE_SUFFIXES, is_image
+
+VIDEO_SUFFIXES = {
+    *('.mp4', '.m4v', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.mts', '.m2ts'),
+    *('.ts', '.3gp', '.flv', '.ogv', '.mjpg', '.mjpeg', '.gif'),
+}
+# As many names as a line of text has room for.
+_SHOWN = 5
+
+
+@dataclass
+class Sources:
+    """What is to be predicted.
+
+    Attributes:
+        images: For each image the name of its results: relative to the folder that was named.
+        videos: Likewise for each video; the numbers of cameras, devices and addresses are streams.
+        notes: What is left out, in sentences.
+    """
+
+    images: dict[Path, str] = field(default_factory=dict)
+    videos: dict[Path | str | int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_sources(sources: Sequence[str], out: Path, recursive: bool = False) -> Sources:
+    """Finds what command line arguments name.
+
+    Hidden files and folders, and ``__MACOSX``, are passed over: they are not the user's.
+
+    Args:
+        sources: Images, folders, videos, patterns such as '*.jpg', numbers of cameras, devices
+            such as /dev/video0, and addresses such as rtsp://HOST/PATH.
+        out: The folder of the results, in which nothing is looked for.
+        recursive: Whether folders in folders are entered.
+
+    Returns:
+        What they stand for.
+
+    Raises:
+        ExportError: If something does not exist, or has neither images nor videos.
+    """
+    found = Sources()
+    for source in _expand(sources):
+        path = Path(source)
+        if path.is_dir():
+            _add_folder(found, path, out, recursive)
+        elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            found.videos[path] = path.name
+        elif path.is_file():
+            if not is_image(path) and path.stat().st_size:
+                raise ExportError(
+                    f'{path} is neither an image nor a video: name images, folders, videos or '
+                    f'streams; if it lists them, one in a line, write @{path}'
+                )
+            found.images[path] = path.name
+        else:
+            stream = int(source) if source.isdecimal() else source
+            found.videos[stream] = _stream_name(source)
+    return found
+
+
+def describe(names: Sequence[str]) -> str:
+    """Says how many there are, and the first of them."""
+    more = ', ...' if len(names) > _SHOWN else ''
+    return f'{len(names)} ({", ".join(names[:_SHOWN])}{more})'
+
+
+def hide_password(source: Path | str | int) -> str:
+    """An address without user and password, anything else as it is."""
+    return re.sub('//[^/@]*@', '//', str(source))
+
+
+def _expand(sources: Sequence[str]) -> Iterator[str]:
+    for source in sources:
+        if Path(source).exists() or _is_stream(source):
+            yield source
+            continue
+        matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise ExportError(f'{source}: no such image, folder, video, camera or address')
+        yield from matches
+
+
+def _is_stream(source: str) -> bool:
+    if Path(source).is_file():
+        return False
+    return source.isdecimal() or '://' in source or source.startswith('/dev/')
+
+
+def _stream_name(source: str) -> str:
+    if source.isdecimal():
+        return f'camera-{source}.mp4'
+    address = urlsplit(hide_password(source))
+    name = address.netloc + address.path.removeprefix('/dev/')
+    return (re.sub(r'[^\w.-]+', '-', name).strip('-.') or 'stream') + '.mp4'
+
+
+def _add_folder(found: Sources, folder: Path, out: Path, recursive: bool) -> None:
+    out, seen = out.resolve(), set()
+    others, subfolders, count = [], [], len(found.images) + len(found.videos)
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        # Links may lead in circles.
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(
+            name for name in folders if _is_own(name) and Path(place, name).resolve() != out
+        )
+        if not recursive:
+            subfolders = folders[:]
+            folders.clear()
+        for name in sorted(filter(_is_own, files)):
+            path = Path(place, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                found.videos[path] = relative
+            elif is_image(path):
+                found.images[path] = relative
+            else:
+                others.append(relative)
+    if count == len(found.images) + len(found.videos):
+        inside = f', but folders, {describe(subfolders)}: add --recursive' if subfolders else ''
+        raise ExportError(
+            f'{folder} has no image ({", ".join(sorted(IMAGE_SUFFIXES))}) and no video{inside}'
+        )
+    if others:
+        found.notes.append(
+            f'{folder}: files that are neither images nor videos are left out, {describe(others)}'
+        )
+    if subfolders:
+        found.notes.append(
+            f'{folder}: the folders in it are left out, {describe(subfolders)}; --recursive '
+            'predicts them, too'
+        )
+
+
+def _is_own(name: str) -> bool:
+    return not name.startswith('.') and name != '__MACOSX'
