@@ -36,7 +36,7 @@ def create_session(
         )
     except Exception as error:  # its exceptions have no base class of their own
         name = 'the model' if is_content else model
-        raise ExportError(f'ONNX Runtime cannot load {name}: {describe_error(error)}') from error
+        raise ExportError(f'ONNX Runtime cannot load {name} ({describe_error(error)})') from error
 
 
 def open_onnx(session: onnxruntime.InferenceSession) -> Session:
