@@ -9,7 +9,6 @@ from torch import Tensor, distributed, nn
 from ..ops import append_products, gather_channels, gumbel_top_k, pairwise_products
 from .dysoft import DySoft
 from .eca import ECAScorer
-from .loss_scale import current_loss_scale
 
 _MIN_TEMPERATURE = 0.01
 _MAX_TEMPERATURE = 4.0
@@ -33,9 +32,11 @@ class AdaptiveCrossHadamard(nn.Module):
     kernel's gradient does this, so that it works in any training loop and whenever gradients
     are cleared; frozen layers and layers in eval mode have no such gradient and keep their
     temperature. Of several processes each has a part of the batch; the rule follows the mean of
-    their gradients, so that their temperatures stay equal. The scale that torch's ``GradScaler``
-    gives to the loss is taken out; a gradient that is not finite, as after an overflow in mixed
-    precision, leaves the temperature and the stored norm alone.
+    their gradients, so that their temperatures stay equal: as with ``SyncBatchNorm``, all processes
+    must run the backward pass. A gradient that is not finite, as after an overflow in mixed
+    precision, leaves the temperature and the stored norm alone. The gradient is taken as the
+    backward pass gives it: where ``GradScaler`` changes the scale of the loss, one step compares
+    two scales.
 
     Source: arXiv 2505.22226 v2, section 3.
 
@@ -126,9 +127,9 @@ class AdaptiveCrossHadamard(nn.Module):
             return torch.arange(self.num_selected, device=u.device).expand(u.shape[0], -1), ones
         scores = self.scorer(u)
         if self.training:
-            needs_rule = self.adapt_temperature and self.scorer.conv.weight.requires_grad
-            if needs_rule and not self._is_watched():
-                self._watch_gradient()
+            kernel = self._find_kernel()
+            if self.adapt_temperature and kernel.requires_grad and not self._is_watched(kernel):
+                self._watch_gradient(kernel)
             indices, scale = gumbel_top_k(
                 scores,
                 self.num_selected,
@@ -152,19 +153,24 @@ class AdaptiveCrossHadamard(nn.Module):
             f'adapt_temperature={self.adapt_temperature}'
         )
 
-    def _is_watched(self) -> bool:
+    def _find_kernel(self) -> nn.Parameter:
+        """The scorer's kernel, or the parameter that it is computed from in each forward pass.
+
+        Pruning and parametrisations make another tensor of ``scorer.conv.weight`` each time.
+        """
+        return next(self.scorer.parameters())
+
+    def _is_watched(self, kernel: nn.Parameter) -> bool:
         """Whether the rule is hooked to the kernel that is in use now.
 
         Looked up in every forward pass, because copies of a parameter (deepcopy, pickle) and
         parameters that replace it come without its hooks.
         """
-        kernel = self.scorer.conv.weight
         return self._watched is not None and self._watched[0] is kernel
 
     # A compiled graph would add the hook again each time it runs.
     @torch.compiler.disable
-    def _watch_gradient(self) -> None:
-        kernel = self.scorer.conv.weight
+    def _watch_gradient(self, kernel: nn.Parameter) -> None:
         if self._watched is not None:
             self._watched[1].remove()
         self._watched = (kernel, kernel.register_hook(self.update_temperature))
@@ -179,8 +185,10 @@ class AdaptiveCrossHadamard(nn.Module):
         Args:
             grad: Gradient of the scorer's kernel, of its shape.
         """
-        grad = grad.float() / current_loss_scale()
+        grad = grad.float()
         if distributed.is_available() and distributed.is_initialized():
+            # The optimizer gets the gradient itself.
+            grad = grad.clone()
             distributed.all_reduce(grad)
             grad /= distributed.get_world_size()
         norm = grad.norm()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F  # noqa: N812
 
 from . import expansion_torch
@@ -53,11 +54,19 @@ def append_products(
     Raises:
         ValueError: If HADAPTIVE_TRITON is neither 0 nor 1.
     """
+    inputs = (u, indices, scale, alpha, weight, bias)
     # A graph is to hold torch's own operations, which a compiler fuses by itself; so is what stands
-    # in for a tensor, such as torch's fake tensors.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(u) is not Tensor:
-        return append_products_composed(u, indices, scale, alpha, weight, bias)
-    return _AppendProducts.apply(u, indices, scale, alpha, weight, bias)
+    # in for a tensor, such as torch's fake tensors. Transforms (torch.func) and derivatives in
+    # forward mode have no rule for a function of ours.
+    if (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or type(u) is not Tensor
+        or torch._C._are_functorch_transforms_active()
+        or any(forward_ad.unpack_dual(value).tangent is not None for value in inputs)
+    ):
+        return append_products_composed(*inputs)
+    return _AppendProducts.apply(*inputs)
 
 
 def append_products_composed(

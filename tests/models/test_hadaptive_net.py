@@ -182,6 +182,20 @@ def test_norm_eval():
     assert not tiny().eval().training
 
 
+def test_norm_eval_of_synchronised_normalisations():
+    net = tiny(norm_eval=True, norm_cfg=dict(type='SyncBN')).train()
+    norms = [m for m in net.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert norms
+    assert not any(m.training for m in norms)
+
+
+def test_products_of_the_medium_network_are_normalised_by_turns():
+    net = HadaptiveNet('medium', out_indices=(4,))
+    layers = [m for m in net.modules() if isinstance(m, AdaptiveCrossHadamard)]
+    kinds = [type(m.product_norm) for m in layers]
+    assert kinds == [DySoft, nn.BatchNorm2d] * 4
+
+
 def test_checkpointing_changes_nothing():
     plain, checkpointed = tiny(), tiny(with_cp=True)
     checkpointed.load_state_dict(plain.state_dict())

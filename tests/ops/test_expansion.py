@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_hadaptive.ops import append_products, expansion, expansion_torch
@@ -108,6 +109,36 @@ def test_gradients_of_gradients_where_some_inputs_are_fixed():
 
     for actual, expected in zip(penalty(append_products), penalty(slow), strict=True):
         assert torch.allclose(actual, expected, rtol=1e-9)
+
+
+def test_transforms_of_functions():
+    u, indices, *others = (value.detach() for value in arguments())
+    tangent = torch.randn_like(u)
+
+    def transformed(function):
+        def of_u(u):
+            return function(u, indices, *others)
+
+        _, forward = torch.func.jvp(of_u, (u,), (tangent,))
+        with forward_ad.dual_level():
+            dual = of_u(forward_ad.make_dual(u, tangent))
+            eager = forward_ad.unpack_dual(dual).tangent
+        backward = torch.func.grad(lambda u: of_u(u).square().sum())(u)
+        return forward, eager, backward, torch.func.vmap(of_u)(torch.stack([u, tangent]))
+
+    for actual, expected in zip(transformed(append_products), transformed(slow), strict=True):
+        assert torch.allclose(actual, expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_composition_computes_in_single_precision(dtype):
+    u, indices, scale, *others = (value.detach() for value in arguments((2, 8, 4, 4), 6))
+    # Selected channels alone are rounded: their products are not.
+    u, scale, others = u.to(dtype), torch.ones_like(scale), [value.float() for value in others]
+    expected = slow(u.double(), indices, scale, *(value.double() for value in others))
+    actual = append_products_composed(u, indices, scale.to(dtype), *others)
+    assert actual.dtype == dtype
+    assert torch.allclose(actual.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
 
 
 @pytest.mark.parametrize('parameters', ['same', torch.float32])
