@@ -62,11 +62,20 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Removes what an interrupted run left unfinished."""
         super().before_train(runner)
+        # The work directory may have been moved since the best checkpoint was noted.
+        if getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._find_moved(self.best_ckpt_path)
+        paths = getattr(self, 'best_ckpt_path_dict', {})
+        paths |= {key: path and self._find_moved(path) for key, path in paths.items()}
         if is_main_process():
             for folder in {str(self.out_dir), runner.work_dir}:
                 for path in Path(folder).glob(f'*{UNFINISHED}'):
                     if path.is_file():
                         path.unlink()
+
+    def _find_moved(self, path: str) -> str:
+        here = self.file_backend.join_path(self.out_dir, Path(path).name)
+        return here if self.file_backend.isfile(here) else path
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         outdated = None

@@ -17,15 +17,22 @@ class EpochSeedHook(Hook):
     NumPy and torch start each epoch from the run's seed, the epoch and the process; and the
     worker processes, which start with each epoch, from torch's generator.
 
+    A run whose config names no seed draws one. When it is resumed, the order of the images follows
+    the seed of the checkpoint.
+
     Raises:
-        ValueError: At the start of a training whose workers live on from epoch to epoch, or that
-            counts iterations instead of epochs.
+        ValueError: At the start of a training whose workers live on from epoch to epoch, that
+            counts iterations instead of epochs, or whose data set gives no batch.
     """
 
     priority = 'VERY_HIGH'
 
+    def before_run(self, runner: Runner) -> None:
+        """Notes the seed with which MMEngine has built the sampler."""
+        self._built_seed = runner.seed
+
     def before_train(self, runner: Runner) -> None:
-        """Lets torch seed the workers."""
+        """Lets torch seed the workers, and the sampler follow a restored seed."""
         loader = runner.train_dataloader
         if loader.persistent_workers:
             raise ValueError(
@@ -37,7 +44,16 @@ class EpochSeedHook(Hook):
                 'EpochSeedHook needs a training that counts epochs, train_cfg.type='
                 "'EpochBasedTrainLoop': remove the hook"
             )
+        if not len(loader):
+            raise ValueError(
+                f'the training set has {len(loader.dataset)} images, which is less than one batch '
+                'of each process, and train_dataloader.drop_last=True leaves them out: set a '
+                'smaller train_dataloader.batch_size'
+            )
         loader.worker_init_fn = None
+        # A sampler with a seed of its own keeps it.
+        if getattr(loader.sampler, 'seed', None) == self._built_seed:
+            loader.sampler.seed = runner.seed
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seeds the generators of this process."""

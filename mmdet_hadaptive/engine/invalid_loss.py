@@ -56,9 +56,7 @@ class StopOnInvalidLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Looks at the weights that are to be saved."""
-        invalid = [
-            name for name, value in checkpoint['state_dict'].items() if not value.isfinite().all()
-        ]
+        invalid = _find_invalid(checkpoint['state_dict'])
         if not invalid:
             return
         good, resume = _find_remedy(runner)
@@ -68,6 +66,15 @@ class StopOnInvalidLossHook(Hook):
             f'  last checkpoint with finite weights: {good}\n'
             f'  remedy: train again, {resume} with {_REMEDY}'
         )
+
+
+def _find_invalid(state: dict[str, Any]) -> list[str]:
+    """The names of weights that are not finite; a module's extra state need not be a tensor."""
+    return [
+        name
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and not value.isfinite().all()
+    ]
 
 
 def _find_remedy(runner: Runner) -> tuple[Path | str, str]:
@@ -106,6 +113,6 @@ def find_last_finite_checkpoint(*folders: Path) -> Path | None:
         except (OSError, UnreadableCheckpointError):
             continue
         state = content.get('state_dict') if isinstance(content, dict) else None
-        if state and all(value.isfinite().all() for value in state.values()):
+        if state and not _find_invalid(state):
             return path
     return None

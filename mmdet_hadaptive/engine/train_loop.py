@@ -3,8 +3,12 @@
 import numpy as np
 from mmdet.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, set_random_seed
+from torch import nn
 
 from .epoch_seed import EpochSeedHook
+
+# The number of batches of an epoch, in MMEngine's record of a run.
+_LENGTH = 'epoch_length'
 
 
 @LOOPS.register_module()
@@ -22,12 +26,16 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     those of ``EpochBasedTrainLoop``.
     """
 
-    def run_epoch(self) -> None:
-        """Trains on the rest of an epoch.
+    def run(self) -> nn.Module:
+        """Trains.
+
+        Returns:
+            The model.
 
         Raises:
-            ValueError: If ``EpochSeedHook`` is not there; or if the checkpoint's iteration is not
-                in its epoch, as with another batch size or number of processes.
+            ValueError: If ``EpochSeedHook`` is not there; or if an epoch has another number of
+                batches than in the run that wrote the checkpoint, as with another batch size or
+                number of processes.
         """
         if not any(isinstance(hook, EpochSeedHook) for hook in self.runner.hooks):
             raise ValueError(
@@ -35,13 +43,23 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 'the order of the images and their random numbers are not those of the run before'
             )
         length = len(self.dataloader)
+        log = self.runner.message_hub
+        # Checkpoints hold what is noted there.
+        before = log.runtime_info.get(_LENGTH, length)
         done = self._iter - self._epoch * length
-        if not 0 <= done <= length:
+        if before != length or not 0 <= done <= length:
             raise ValueError(
-                f'iteration {self._iter} is not in epoch {self._epoch + 1} of {length} batches: '
-                'resume with the batch size and the number of processes of the checkpoint, or '
-                'from one that was written after an epoch'
+                f'the checkpoint of iteration {self._iter} in epoch {self._epoch + 1} was written '
+                f'in a training of {before} batches an epoch, and now there are {length}: resume '
+                'with the images, the batch size and the number of processes of that training'
             )
+        log.update_info(_LENGTH, length)
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Trains on the rest of an epoch."""
+        length = len(self.dataloader)
+        done = self._iter - self._epoch * length
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         batches = iter(self.dataloader)

@@ -37,6 +37,13 @@ def runner_with(loader, epoch=0, seed=5):
     return SimpleNamespace(train_dataloader=loader, train_loop=None, seed=seed, epoch=epoch)
 
 
+def started(runner):
+    hook = EpochSeedHook()
+    hook.before_run(runner)
+    hook.before_train(runner)
+    return hook
+
+
 def numbers(epoch, seed=5, workers=2):
     """Rows of the loader, made as MMEngine's runner makes it, and one of this process."""
     config = dict(
@@ -48,9 +55,7 @@ def numbers(epoch, seed=5, workers=2):
     )
     loader = Runner.build_dataloader(config, seed=seed)
     runner = runner_with(loader, epoch, seed)
-    hook = EpochSeedHook()
-    hook.before_train(runner)
-    hook.before_train_epoch(runner)
+    started(runner).before_train_epoch(runner)
     return torch.cat([*loader, torch.rand(1, 3)])
 
 
@@ -78,13 +83,43 @@ def test_trainings_that_count_iterations_are_refused():
     runner = runner_with(loader)
     runner.train_loop = IterBasedTrainLoop(runner, loader, max_iters=2)
     with pytest.raises(ValueError, match='EpochBasedTrainLoop'):
-        EpochSeedHook().before_train(runner)
+        started(runner)
+
+
+def build_loader(run_seed, **sampler):
+    config = dict(
+        dataset=RandomNumbers(),
+        batch_size=1,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True, **sampler),
+        collate_fn=dict(type='default_collate'),
+    )
+    return Runner.build_dataloader(config, seed=run_seed)
+
+
+@pytest.mark.parametrize(('own', 'expected'), [({}, 7), (dict(seed=3), 3)])
+def test_the_order_of_the_images_follows_the_seed_of_the_checkpoint(own, expected):
+    runner = runner_with(build_loader(5, **own), seed=5)
+    hook = EpochSeedHook()
+    hook.before_run(runner)
+    # As MMEngine does between the two, if the config names no seed.
+    runner.seed = 7
+    hook.before_train(runner)
+    orders = [list(loader.sampler) for loader in (runner.train_dataloader, build_loader(expected))]
+    assert runner.train_dataloader.sampler.seed == expected
+    assert orders[0] == orders[1]
+
+
+def test_a_set_smaller_than_a_batch_is_refused():
+    loader = DataLoader(RandomNumbers(), batch_size=5, drop_last=True)
+    with pytest.raises(ValueError, match=r'has 4 images.*smaller train_dataloader\.batch_size'):
+        started(runner_with(loader))
 
 
 def test_workers_that_live_on_are_refused():
     loader = DataLoader(RandomNumbers(), num_workers=1, persistent_workers=True)
     with pytest.raises(ValueError, match='persistent_workers=False'):
-        EpochSeedHook().before_train(runner_with(loader))
+        started(runner_with(loader))
 
 
 class Saver:
@@ -154,6 +189,33 @@ def test_as_many_are_kept_as_wanted_also_by_a_resumed_run(tmp_path):
             kept = {f'epoch_{n}.pth' for n in (epoch - 1, epoch) if n}
             left = {path.name for path in tmp_path.glob('*.pth')}
             assert left == {*kept, f'best_mAP_epoch_{epoch}.pth'}
+
+
+def test_the_best_checkpoint_stays_when_it_is_written_again_under_its_name(tmp_path):
+    runner = Saver(tmp_path)
+    # A run that was killed after the epoch's validation, and resumed from the epoch before.
+    (tmp_path / 'best_mAP_epoch_1.pth').write_bytes(b'old')
+    runner.info['best_ckpt'] = str(tmp_path / 'best_mAP_epoch_1.pth')
+    hook = AtomicCheckpointHook(save_best='mAP', rule='greater')
+    hook.before_train(runner)
+    runner.epoch = 1
+    hook._save_best_checkpoint(runner, dict(mAP=0.1))
+    assert (tmp_path / 'best_mAP_epoch_1.pth').read_bytes() == b'whole'
+
+
+@pytest.mark.parametrize('keys', [('mAP',), ('mAP', 'AR')])
+def test_the_best_checkpoint_is_found_in_a_folder_that_was_moved(tmp_path, keys):
+    runner = Saver(tmp_path)
+    for key in keys:
+        (tmp_path / f'best_{key}_epoch_1.pth').write_bytes(b'old')
+        name = 'best_ckpt' if len(keys) == 1 else f'best_ckpt_{key}'
+        runner.info[name] = f'/old/machine/best_{key}_epoch_1.pth'
+    hook = AtomicCheckpointHook(save_best=list(keys), rule='greater')
+    hook.before_train(runner)
+    runner.epoch = 2
+    hook._save_best_checkpoint(runner, dict(mAP=0.1, AR=0.2))
+    left = {path.name for path in tmp_path.glob('best*.pth')}
+    assert left == {f'best_{key}_epoch_2.pth' for key in keys}
 
 
 def test_user_given_file_backends_stay(tmp_path):
@@ -263,6 +325,18 @@ def test_invalid_weights_are_not_saved(tmp_path, value):
     assert f'--resume {folder / "epoch_1.pth"}' in str(error.value)
     state['b'].zero_()
     hook.before_save_checkpoint(runner, checkpoint)
+
+
+def test_extra_states_are_no_weights(tmp_path):
+    runner = SimpleNamespace(work_dir=str(tmp_path), hooks=[])
+    state = dict(a=torch.zeros(2), module_extra_state=dict(note='text'))
+    checkpoint = dict(meta=dict(iter=8), state_dict=state)
+    StopOnInvalidLossHook().before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / 'epoch_1.pth')
+    assert find_last_finite_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+    state['a'][0] = math.nan
+    with pytest.raises(FloatingPointError, match=r'1 weights are not finite .* saved: a\n'):
+        StopOnInvalidLossHook().before_save_checkpoint(runner, checkpoint)
 
 
 def test_the_last_finite_checkpoint(tmp_path):

@@ -40,7 +40,14 @@ def collate(samples):
     return dict(inputs=torch.stack(samples))
 
 
-def train(folder, resume=None, loop='ResumableTrainLoop', hooks=('EpochSeedHook',), workers=2):
+def train(
+    folder,
+    resume=None,
+    loop='ResumableTrainLoop',
+    hooks=('EpochSeedHook',),
+    workers=2,
+    batch_size=2,
+):
     seen = []
     torch.manual_seed(1)
     runner = Runner(
@@ -48,7 +55,7 @@ def train(folder, resume=None, loop='ResumableTrainLoop', hooks=('EpochSeedHook'
         work_dir=str(folder),
         train_dataloader=dict(
             dataset=Noise(),
-            batch_size=2,
+            batch_size=batch_size,
             num_workers=workers,
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=collate,
@@ -100,8 +107,12 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"needs dict\(type='EpochSeedHook'\) in custom_hooks"):
         train(tmp_path / 'unseeded', hooks=())
     train(tmp_path / 'whole')
+    with pytest.raises(ValueError, match='of 5 batches an epoch, and now there are 10: resume'):
+        train(tmp_path / 'resumed', tmp_path / 'whole/iter_3.pth', batch_size=1)
+    # Written before lengths were noted.
     checkpoint = torch.load(tmp_path / f'whole/iter_{SAVED}.pth')
     checkpoint['meta']['iter'] = 3
+    del checkpoint['message_hub']['runtime_info']['epoch_length']
     torch.save(checkpoint, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match='iteration 3 is not in epoch 2 of 5 batches: resume with'):
+    with pytest.raises(ValueError, match='iteration 3 in epoch 2 was written in a training of 5'):
         train(tmp_path / 'resumed', tmp_path / 'other.pth')
