@@ -1,8 +1,8 @@
 """Reads checkpoints: the plain data that MMEngine writes and nothing else, and whole files only.
 
 Since torch 2.6 ``torch.load`` reads plain data only. MMEngine's checkpoints hold its
-``HistoryBuffer`` (the logged losses), NumPy numbers and arrays, and names of the buffer's
-statistics. Allowing exactly these keeps everything else in a checkpoint refused.
+``HistoryBuffer`` (the logged losses), its ``ConfigDict``, NumPy numbers and arrays, and names of
+the buffer's statistics. Allowing exactly these keeps everything else in a checkpoint refused.
 """
 
 import zipfile
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
@@ -89,16 +90,24 @@ def _read_whole(path: str | Path, load: Callable[[str | Path], Any]) -> Any:
         if zipfile.is_zipfile(path):
             # torch does not compare the check sums.
             with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
+                # torch.serialization.set_crc32_options(False) writes zeros in their place.
+                has_sums = any(entry.CRC for entry in archive.infolist())
+                damaged = archive.testzip() if has_sums else None
             if damaged:
                 raise zipfile.BadZipFile(f'{damaged} has another check sum than when it was saved')
         return load(str(path))
     # Bytes that are not what they seem make the readers of zip and pickle raise almost anything.
     except Exception as error:
         raise UnreadableCheckpointError(
-            f'{path} cannot be read as plain weights: {describe_error(error)}. Copy or download it '
+            f'{path} cannot be read as plain weights: {_describe(error)}. Copy or download it '
             'again, or save its weights alone'
         ) from error
+
+
+def _describe(error: Exception) -> str:
+    # torch says what it refuses behind two paragraphs on how to switch the check off.
+    _, refused, reason = str(error).partition('WeightsUnpickler error: ')
+    return reason.split('. Please use')[0].splitlines()[0] if refused else describe_error(error)
 
 
 def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:
@@ -124,6 +133,7 @@ def allow_checkpoints() -> None:
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
+            ConfigDict,
             _statistics_method,
             np.ndarray,
             np.dtype,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
@@ -137,6 +138,29 @@ def test_altered_weights_are_noticed(tmp_path):
     assert not torch.equal(torch.load(path)['state_dict']['layer0.weight'], torch.arange(40.0))
     with pytest.raises(safe_loading.UnreadableCheckpointError, match='another check sum'):
         safe_loading.read_checkpoint(path)
+
+
+def test_checkpoints_without_check_sums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(state_dict=dict(a=torch.ones(2))), tmp_path / 'a.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert safe_loading.read_checkpoint(tmp_path / 'a.pth')['state_dict']['a'].sum() == 2
+
+
+def test_parts_of_configs_are_read(tmp_path):
+    part = ConfigDict(colours=dict(cat=[1, 2]))
+    torch.save(dict(meta=dict(dataset_meta=part)), tmp_path / 'a.pth')
+    loaded = safe_loading.read_checkpoint(tmp_path / 'a.pth')
+    assert loaded['meta']['dataset_meta'].colours.cat == [1, 2]
+
+
+def test_what_is_refused_is_named(tmp_path):
+    torch.save(dict(meta=tmp_path), tmp_path / 'a.pth')
+    with pytest.raises(safe_loading.UnreadableCheckpointError, match=r'GLOBAL pathlib\.') as error:
+        safe_loading.read_checkpoint(tmp_path / 'a.pth')
+    assert str(error.value).endswith('save its weights alone')
 
 
 def test_mmengine_names_the_file(tmp_path, monkeypatch):
