@@ -3,9 +3,13 @@
 import argparse
 import errno
 import os
+import re
 import runpy
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,6 +18,8 @@ from mmengine.dist import init_dist
 from mmengine.utils import get_installed_path
 from torch import distributed
 
+from .configs import walk
+from .files import write_whole
 from .safe_loading import UnreadableCheckpointError, name_unreadable_checkpoints
 
 _CANNOT_WRITE = (
@@ -23,13 +29,50 @@ _CANNOT_WRITE = (
     errno.EDQUOT,
     errno.EFBIG,
 )
+# What libraries say about a setting, and what can be done about it.
+_REMEDIES = {
+    r'Expected more than 1 value per channel when training': (
+        'batch normalisation needs two images or more on each device: set '
+        'train_dataloader.batch_size to 2 or more, and train_dataloader.drop_last=True, which '
+        'leaves out a last batch of one image'
+    ),
+    r'`epoch_length` must be a positive integer, but got 0': (
+        'the training set holds fewer images than a batch, and train_dataloader.drop_last=True '
+        'leaves out the rest: set train_dataloader.batch_size to fewer images, or repeat them with '
+        "dict(type='RepeatDataset', times=...)"
+    ),
+    r'Can not find "auto_scale_lr"': (
+        'leave out --auto-scale-lr, or say in the config for which batch size its learning rate '
+        'is: auto_scale_lr = dict(enable=False, base_batch_size=...)'
+    ),
+    r'out of memory|DefaultCPUAllocator: (can|not enough)': (
+        'set train_dataloader.batch_size to fewer images, or model.backbone.with_cp=True, which '
+        'computes more and stores less'
+    ),
+    r'[Bb]us error|shared memory': (
+        'give the container more shared memory (docker run --shm-size=8g), or load the images '
+        'without worker processes: train_dataloader.num_workers=0 val_dataloader.num_workers=0 '
+        'val_dataloader.persistent_workers=False'
+    ),
+    r'DataLoader worker .*(killed|exited)': (
+        'the system may have run out of memory: set train_dataloader.num_workers and '
+        'val_dataloader.num_workers to fewer processes'
+    ),
+    r'EADDRINUSE|[Aa]ddress already in use': (
+        'another program uses this port: choose a free one, such as PORT=29501 for '
+        'tools/dist_train.sh'
+    ),
+    r'is not in the .* registry': (
+        'correct the name in the config, or name the module that registers it in custom_imports'
+    ),
+}
 
 
 def mmdet_tool(name: str) -> Path:
     """The path of one of MMDetection's tools.
 
     Args:
-        name: Path below MMDetection's ``tools``, such as 'train.py'.
+        name: The path of the tool below MMDetection's folder ``tools``, such as 'train.py'.
 
     Returns:
         The file in the installed package, or beside it in a source checkout.
@@ -51,52 +94,167 @@ def mmdet_tool(name: str) -> Path:
 def run_mmdet_tool(name: str) -> None:
     """Runs one of MMDetection's tools in this process, with this process's arguments.
 
-    What the tool itself does not manage is done here: several processes without a GPU, the local
-    rank under MPI, and errors of the file system and of damaged checkpoints in one line.
+    What its ``train.py`` and ``test.py`` do not manage is done here: several processes without a
+    GPU, the local rank under MPI, a work directory that was moved, more classes than MMDetection
+    has colours. What cannot work ends with one line before it begins.
 
     Args:
-        name: Path below MMDetection's ``tools``, such as 'train.py'.
+        name: The path of the tool below MMDetection's folder ``tools``, such as 'train.py'.
 
     Raises:
         FileNotFoundError: If the installation has no such tool.
-        SystemExit: If the work directory cannot be written or a checkpoint cannot be read; names
-            which, and the remedy.
+        SystemExit: If the tool cannot do its work for a known reason: the message holds what the
+            library says, and the remedy.
     """
     path = mmdet_tool(name)
-    arguments = _launcher_arguments()
     name_unreadable_checkpoints()
     try:
-        if arguments.launcher in ('pytorch', 'slurm', 'mpi') and '--help' not in sys.argv:
-            _prepare_processes(arguments.launcher, arguments.config)
-        runpy.run_path(str(path), run_name='__main__')
-    except UnreadableCheckpointError as error:
-        raise SystemExit(f'error: {error}') from error
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
+        if name in ('train.py', 'test.py'):
+            tool = _import_file(path)
+            _set_local_rank()
+            arguments = tool.parse_args()
+            _prepare(arguments)
+            tool.parse_args = lambda: arguments
+            tool.main()
+        else:
+            runpy.run_path(str(path), run_name='__main__')
+    except Exception as error:
+        message = _explain(error)
+        if message is None:
             raise
-        raise SystemExit(
-            f'error: {error}\nEarlier checkpoints are whole: once the folder can be written, '
-            'resume with --resume; or name another one with --work-dir'
-        ) from error
+        raise SystemExit(f'error: {message}') from error
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
 
 
-def _launcher_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('config', nargs='?')
-    parser.add_argument('--launcher', default='none')
-    return parser.parse_known_args()[0]
+def _import_file(path: Path) -> ModuleType:
+    spec = spec_from_file_location(f'mmdet_{path.stem}', path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _prepare_processes(launcher: str, config: str) -> None:
-    """Lets MMEngine's launchers work under MPI and on machines without a GPU."""
-    # MMDetection's tools take 0 for it where it is missing; Open MPI has a name of its own.
+def _set_local_rank() -> None:
+    """Names the local rank as MMDetection's tools look for it, which take 0 if it is missing."""
     if 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
-    if get_device() != 'cpu':
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Checks what a training or test is asked for, and adds what it needs to its arguments."""
+    _require_file(arguments.config, 'config')
+    config = Config.fromfile(arguments.config)
+    config.merge_from_dict(arguments.cfg_options or {})
+    options: dict[str, Any] = {}
+    if 'checkpoint' in arguments:
+        _check_checkpoint(config, arguments.checkpoint)
+    else:
+        optimizer = 'AmpOptimWrapper' if arguments.amp else config.optim_wrapper.get('type')
+        if optimizer == 'AmpOptimWrapper' and get_device() == 'cpu':
+            raise SystemExit(
+                'error: mixed precision needs a GPU, and torch finds none: leave out --amp, or set '
+                "optim_wrapper.type='OptimWrapper' where the config asks for it"
+            )
+        work_dir = arguments.work_dir or config.get('work_dir')
+        _find_checkpoint(
+            arguments,
+            Path(work_dir or f'work_dirs/{Path(arguments.config).stem}'),
+            arguments.resume == 'auto'
+            or (not arguments.resume and config.get('resume') and not config.get('load_from')),
+        )
+    if _lacks_colours(config):
+        options |= {'visualizer.bbox_color': 'random', 'visualizer.mask_color': 'random'}
+    if arguments.launcher != 'none':
+        options |= _prepare_processes(arguments.launcher, config)
+    arguments.cfg_options = (arguments.cfg_options or {}) | options
+
+
+def _require_file(path: str, kind: str) -> None:
+    if '://' not in path and '::' not in path and not Path(path).is_file():
+        raise SystemExit(f'error: there is no {kind} {path} in {Path.cwd()}: correct its path')
+
+
+def _check_checkpoint(config: Config, checkpoint: str) -> None:
+    """Refuses weights and classes that are not the config's, which MMEngine only logs."""
+    from mmdet.registry import DATASETS
+
+    # Only tests need it, and it imports all of MMDetection.
+    from .detectors import load_detector
+
+    _require_file(checkpoint, 'checkpoint')
+    _, learned = load_detector(config, checkpoint)
+    dataset = DATASETS.build({**config.test_dataloader.dataset, 'lazy_init': True})
+    named = list(dataset.metainfo['classes'])
+    if named != learned and sorted(named) == sorted(learned):
+        raise SystemExit(
+            f'error: the config names the classes in the order {", ".join(named)}, but '
+            f'{checkpoint} was trained with {", ".join(learned)}: put those of the config into '
+            'this order'
+        )
+    if named != learned:
+        print(
+            f'note: {checkpoint} was trained with the classes {", ".join(learned)}; they are '
+            f'tested as {", ".join(named)}'
+        )
+
+
+def _find_checkpoint(arguments: argparse.Namespace, work_dir: Path, is_searched: bool) -> None:
+    """Makes ``last_checkpoint`` name a file that is there, also if the folder was moved."""
+    if not is_searched:
+        if arguments.resume:
+            _require_file(arguments.resume, 'checkpoint')
         return
+    pointer = work_dir / 'last_checkpoint'
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    if named and ('://' in named or Path(named).exists()):
+        return
+    beside = work_dir / Path(named).name
+    if named and beside.is_file():
+        print(f'note: {named} is not there, the training goes on from {beside}')
+        write_whole(str(beside.resolve()), pointer)
+        return
+    there = sorted(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    if named or there:
+        missing = (
+            f'{pointer} names {named or "no checkpoint"}'
+            if pointer.is_file()
+            else (f'{pointer} is missing')
+        )
+        choice = f'--resume {there[-1]}' if there else '--resume CHECKPOINT'
+        raise SystemExit(
+            f'error: {missing}, so that it is unknown where the training stopped: name the '
+            f'checkpoint, such as {choice}, or leave out --resume to begin again'
+        )
+
+
+def _lacks_colours(config: Config) -> bool:
+    """Whether a data set has more classes than the colours that its type brings along."""
+    from mmdet.registry import DATASETS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    loaders = [config.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    for _, node in walk(loaders):
+        metainfo = node.get('metainfo')
+        if not isinstance(metainfo, dict) or 'palette' in metainfo or 'type' not in node:
+            continue
+        dataset = DATASETS.get(node['type']) if isinstance(node['type'], str) else node['type']
+        colours = getattr(dataset, 'METAINFO', {}).get('palette')
+        if colours is not None and len(metainfo.get('classes', ())) > len(colours):
+            return True
+    return False
+
+
+def _prepare_processes(launcher: str, config: Config) -> dict[str, Any]:
+    """Lets MMEngine's launchers work on machines without a GPU; returns what the config needs."""
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise SystemExit(
+            'error: --launcher pytorch is for processes that torchrun has started: call '
+            'tools/dist_train.sh CONFIG PROCESSES, or leave it out'
+        )
+    if get_device() != 'cpu':
+        return {}
     # The launchers select a CUDA device whatever there is; MMEngine leaves a process group that
     # exists already as it is.
     set_device = torch.cuda.set_device
@@ -107,19 +265,42 @@ def _prepare_processes(launcher: str, config: str) -> None:
         torch.cuda.set_device = set_device
     # The wrapper that MMEngine builds by default asks for a GPU too.
     options = {'device_ids': None}
-    settings = Config.fromfile(config)
-    if 'model_wrapper_cfg' not in settings:
+    if 'model_wrapper_cfg' not in config:
         options.update(
             type='MMDistributedDataParallel',
             broadcast_buffers=False,
-            find_unused_parameters=settings.get('find_unused_parameters', False),
+            find_unused_parameters=config.get('find_unused_parameters', False),
         )
-    words = [f'model_wrapper_cfg.{key}={value}' for key, value in options.items()]
-    if '--cfg-options' in sys.argv:
-        place = sys.argv.index('--cfg-options') + 1
-        sys.argv[place:place] = words
-    else:
-        sys.argv += ['--cfg-options', *words]
+    return {f'model_wrapper_cfg.{key}': value for key, value in options.items()}
+
+
+def _explain(error: Exception) -> str | None:
+    """What to say instead of a traceback; None if the error is not a known one."""
+    message = str(error)
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        return (
+            f'{message}\nEarlier checkpoints are whole: once the folder can be written, resume '
+            'with --resume; or name another one with --work-dir'
+        )
+    for pattern, remedy in _REMEDIES.items():
+        if re.search(pattern, message):
+            return f'{message}\n  remedy: {remedy}'
+    if isinstance(error, ImportError):
+        return (
+            f'{message}\n  remedy: install what is missing, or take what needs it out of the config'
+        )
+    if isinstance(error, UnreadableCheckpointError) or _is_ours(error.__traceback__):
+        return message
+    return None
+
+
+def _is_ours(traceback: TracebackType | None) -> bool:
+    """Whether an error was raised by this package, whose messages are written for its users."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    return Path(__file__).parents[1] in Path(traceback.tb_frame.f_code.co_filename).parents
 
 
 if __name__ == '__main__':
