@@ -158,12 +158,11 @@ def export_detector(
     pruning = None
     if prune is not None:
         detector, pruning = _prune(config, detector, prune)
-    network = ExportNetwork(
-        fuse_for_inference(detector), mode, preprocessing, normalize, writer.has_nms
-    )
+    network = ExportNetwork(detector, mode, preprocessing, normalize, writer.has_nms)
     # Two different images, so that a batch that is mixed up is found out.
     images = [(pixels, np.ascontiguousarray(pixels[:, ::-1]))[i % 2] for i in range(batch or 2)]
     inputs = np.stack([network.preprocessing.canvas(x) for x in images])
+    network = fuse_for_inference(network, torch.from_numpy(inputs))
     metadata = dict(mode=mode, classes=classes, **network.preprocessing.metadata())
     if mode == 'nms':
         metadata |= describe_nms(detector.bbox_head.test_cfg, network)

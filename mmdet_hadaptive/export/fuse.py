@@ -1,13 +1,17 @@
 """Fuses what a trained model computes in several steps."""
 
 import copy
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
-from mmcv.cnn.utils.fuse_conv_bn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ..layers import (
     AdaptiveBottleneck,
@@ -22,14 +26,18 @@ from .inference_layers import SelectedProducts, SplitDepthwise
 # The CPU kernels of ONNX Runtime and oneDNN work on blocks of channels; where these do not fit they
 # fall back to kernels that are several times slower.
 _CHANNEL_MULTIPLE = 8
+# Subclasses with a forward of their own, such as batch normalisations with an activation inside,
+# compute something else.
+_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
-def fuse_for_inference(model: Model) -> Model:
+def fuse_for_inference(model: Model, example: Tensor | Mapping[str, Any]) -> Model:
     """Copies a model into one that predicts the same, faster.
 
-    - Batch normalisations are folded into the convolutions before them, everywhere.
+    - A batch normalisation is folded into the convolution before it, if it is the only reader of
+      that convolution's output. The example shows who reads what.
     - Of two convolutions in a row without anything between them, the second without padding, one
       is made: the stem and the first convolution of stage 1 (unless the stem is an output), and
       the cheap and the depthwise convolution of Ghost bottlenecks of stride 2, if their kernels are
@@ -37,15 +45,19 @@ def fuse_for_inference(model: Model) -> Model:
     - :class:`AdaptiveCrossHadamard` scores its channels from the mean of its input, and the
       scales of its products go into the depthwise kernels behind it.
 
-    Layers whose normalisation is not a batch normalisation keep it and stay as they are. Outputs
-    are equal up to rounding, as long as rounding does not change which of two channels with nearly
-    equal scores is selected. The copy uses the memory format ``channels_last``, the faster one on
-    CPUs; it can be traced, exported and saved whole, and it cannot be trained. Its ``state_dict``
-    has other keys than that of the model.
+    All other layers stay as they are. Outputs are equal up to rounding, as long as rounding does
+    not change which of two channels with nearly equal scores is selected. The copy uses the memory
+    format ``channels_last``, the faster one on CPUs, unless it has operations of mmcv such as
+    RoIAlign and deformable convolution, which read this format wrongly. It can be traced, exported
+    and saved whole, and it cannot be trained. Its ``state_dict`` has other keys than that of the
+    model.
 
     Args:
         model: A detector or a backbone with weights of a floating dtype, on any device. It is
             not changed.
+        example: Images on which the copy runs once: a tensor (B, 3, H, W) for ``model(example)``,
+            or a dict for MMEngine's ``model.test_step(example)``. Detectors whose ``forward``
+            needs more than images, such as two-stage ones, take the dict.
 
     Returns:
         The copy, in eval mode, without gradients.
@@ -54,14 +66,115 @@ def fuse_for_inference(model: Model) -> Model:
     # Some of MMDetection's modules do not return themselves from eval().
     fused.eval()
     _separate_shared_convolutions(fused)
-    fuse_conv_bn(fused)
+    _fold_norms(fused, example)
     for module in list(fused.modules()):
         if isinstance(module, HadaptiveNet):
             _fuse_stem(module)
         if isinstance(module, AdaptiveBottleneck) and _is_folded(module):
             _fuse_bottleneck(module)
     fused.requires_grad_(False)
-    return fused.to(memory_format=torch.channels_last)
+    if not any(type(module).__module__.startswith('mmcv.ops') for module in fused.modules()):
+        fused.to(memory_format=torch.channels_last)
+    return fused
+
+
+@torch.no_grad()
+def _fold_norms(model: nn.Module, example: Tensor | Mapping[str, Any]) -> None:
+    with _ReaderLog(model) as log:
+        log.end(model.test_step(example) if isinstance(example, Mapping) else model(example))
+    folded = set()
+    for conv, norm in log.pairs():
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        folded.add(norm)
+    for module in model.modules():
+        for name, child in module._modules.items():
+            if child in folded:
+                module._modules[name] = nn.Identity()
+
+
+@dataclass
+class _Output:
+    """An output of a convolution, and the layers that read it: None for anything but a layer."""
+
+    value: Tensor
+    conv: nn.Conv2d
+    readers: list[nn.Module | None] = field(default_factory=list)
+
+
+class _ReaderLog(TorchDispatchMode):
+    """A context that notes what reads the outputs of convolutions.
+
+    Args:
+        model: The model that runs in this context, in eval mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        # By the identity of each tensor that belongs to a layer. Such layers are only those that
+        # compute nothing but their operation.
+        self.layers: dict[int, nn.Module] = {}
+        for module in model.modules():
+            is_norm = type(module).forward in _NORM_FORWARDS and module.running_mean is not None
+            if is_norm or type(module).forward is nn.Conv2d.forward:
+                for tensor in (*module.parameters(), *module.buffers()):
+                    self.layers[id(tensor)] = module
+        # By identity; the values are kept, so that no other tensor gets the identity of one.
+        self.outputs: dict[int, _Output] = {}
+        self.sources: dict[nn.Module, set[nn.Module | None]] = {}
+        self.read_elsewhere: set[nn.Module] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs an operation and notes what it reads."""
+        result = func(*args, **(kwargs or {}))
+        reader = None
+        if func is torch.ops.aten.convolution.default:
+            reader = self.layers.get(id(args[1]))
+        elif 'batch_norm' in str(func):
+            reader = self.layers.get(id(args[3]))
+        self._note((args, kwargs), reader)
+        if isinstance(reader, nn.Conv2d):
+            self.outputs[id(result)] = _Output(result, reader)
+        elif reader is not None:
+            source = self.outputs.get(id(args[0]))
+            self.sources.setdefault(reader, set()).add(source and source.conv)
+        return result
+
+    def end(self, outputs: Any) -> None:
+        """Notes that the caller of the model reads its outputs."""
+        self._note(outputs, None)
+
+    def _note(self, values: Any, reader: nn.Module | None) -> None:
+        for value in tree_leaves(values):
+            if id(value) in self.outputs:
+                self.outputs[id(value)].readers.append(reader)
+            owner = self.layers.get(id(value))
+            if owner is not None and owner is not reader:
+                self.read_elsewhere.add(owner)
+
+    def pairs(self) -> list[tuple[nn.Conv2d, _BatchNorm]]:
+        """Each convolution with the normalisation that reads all of its outputs, and they alone."""
+        readers: dict[nn.Conv2d, set[nn.Module | None]] = {}
+        for output in self.outputs.values():
+            # An output that is read twice cannot be changed in place by one of the readers.
+            only = output.readers[0] if len(output.readers) == 1 else None
+            readers.setdefault(output.conv, set()).add(only)
+        return [
+            (conv, norm)
+            for conv, (norm, *others) in readers.items()
+            if not others
+            and self.sources.get(norm) == {conv}
+            and not self.read_elsewhere & {conv, norm}
+        ]
 
 
 def _separate_shared_convolutions(model: nn.Module) -> None:

@@ -70,6 +70,7 @@ def load_entry(config: Path, pruned: bool = False) -> Entry:
         from timm.utils.model import reparameterize_model
 
         model.backbone = reparameterize_model(model.backbone)
+        split_activations(model.backbone)
     height, width = input_size(settings, model)
     name = config.stem
     if pruned:
@@ -81,8 +82,24 @@ def load_entry(config: Path, pruned: bool = False) -> Entry:
     except RuntimeError:
         # What happens in some detectors depends on values.
         costs = [count_costs(part, height, width) for part in (model, model.backbone)]
-    model = fuse_for_inference(model)
+    model = fuse_for_inference(model, torch.zeros(1, 3, height, width))
     return Entry(name, model, height, width, *costs)
+
+
+def split_activations(backbone: nn.Module) -> None:
+    """Splits timm's normalisations with an activation into two layers, the first to be folded.
+
+    Args:
+        backbone: A backbone of timm. It is changed, and computes the same.
+    """
+    from timm.layers import BatchNormAct2d
+
+    for module in list(backbone.modules()):
+        for name, child in module.named_children():
+            if type(child) is BatchNormAct2d:
+                norm = nn.BatchNorm2d(child.num_features, child.eps)
+                norm.load_state_dict(child.state_dict())
+                setattr(module, name, nn.Sequential(norm, child.drop, child.act))
 
 
 def without_products(model: nn.Module, height: int, width: int) -> nn.Module:

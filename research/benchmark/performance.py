@@ -32,8 +32,8 @@ _BATCH = 16
 def make_eager_backbones() -> Functions:
     """Makes the fused small backbone and the plain one in PyTorch, one image of 320 x 320."""
     net = _backbone(type='HadaptiveNet', arch='small', out_indices=(3, 4))
-    fused = fuse_for_inference(net)
     image = torch.randn(1, 3, _SIDE_LENGTH, _SIDE_LENGTH)
+    fused = fuse_for_inference(net, image)
     return {
         'ours': torch.inference_mode()(lambda: fused(image)),
         'other': torch.inference_mode()(lambda: net(image)),
@@ -51,7 +51,7 @@ def make_onnx_backbones(arch: str, threads: int, pruned: bool = False) -> Functi
     net = _backbone(type='HadaptiveNet', arch=arch, out_indices=(3, 4))
     if pruned:
         net = without_products(net, _SIDE_LENGTH, _SIDE_LENGTH)
-    ours = fuse_for_inference(net)
+    ours = fuse_for_inference(net, torch.randn(1, 3, _SIDE_LENGTH, _SIDE_LENGTH))
     # The exporter and ONNX Runtime fold its batch normalisations.
     other = _backbone(type='MobileNetV2', out_indices=(4, 7))
     return {'ours': _onnx_runner(ours, threads), 'other': _onnx_runner(other, threads)}

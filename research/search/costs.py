@@ -124,7 +124,7 @@ def time_candidates(net: HadaptiveSearchNet, height: int, width: int) -> CostTab
 
 
 def _timed(module: nn.Module, x: Tensor) -> Callable[[], object]:
-    fused = fuse_for_inference(module)
+    fused = fuse_for_inference(module, x)
     x = x.to(memory_format=torch.channels_last)
 
     def run() -> None:

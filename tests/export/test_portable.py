@@ -24,12 +24,12 @@ def net():
 
 
 def test_the_network_computes_the_same(net):
-    fused = fuse_for_inference(net)
-    portable = make_portable(fuse_for_inference(net))
+    image = torch.randn(1, 3, 96, 64)
+    fused = fuse_for_inference(net, image)
+    portable = make_portable(fuse_for_inference(net, image))
     kinds = {type(module) for module in portable.modules()}
     assert PortableProducts in kinds
     assert SelectedProducts not in kinds
-    image = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         for ours, theirs in zip(portable(image), fused(image), strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
@@ -89,4 +89,4 @@ def test_ties_are_broken_by_the_index(choose, dtype):
 def test_what_was_not_fused_is_refused():
     net = HadaptiveNet('small', out_indices=(3,), norm_cfg=dict(type='GN', num_groups=2))
     with pytest.raises(ValueError, match=r'stage3\.1\S* could not be fused.*batch normalisation'):
-        make_portable(fuse_for_inference(net))
+        make_portable(fuse_for_inference(net, torch.zeros(1, 3, 32, 32)))

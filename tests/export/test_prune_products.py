@@ -103,7 +103,7 @@ def test_without_products_is_with_products_replaced_by_a_constant(size, batch, s
         (expected,) = net(images)
     assert (expected - before).abs().max() > 0.01 * before.abs().max()
     assert_equal(pruned(images)[0], expected)
-    assert_equal(fuse_for_inference(pruned)(images)[0], expected)
+    assert_equal(fuse_for_inference(pruned, images)(images)[0], expected)
     after = net.state_dict()
     assert all(torch.equal(after[name], value) for name, value in state.items())
 
@@ -125,7 +125,7 @@ def test_frozen_is_a_fixed_selection_of_the_highest_mean_scores(size):
         (expected,) = net(images)
     assert (expected - before).abs().max() > 0.001 * before.abs().max()
     assert_equal(pruned(images)[0], expected)
-    assert_equal(fuse_for_inference(pruned)(images)[0], expected)
+    assert_equal(fuse_for_inference(pruned, images)(images)[0], expected)
 
 
 def test_only_what_is_needed_stays():
@@ -225,7 +225,7 @@ def test_export_has_no_selection_left(tmp_path, dynamo):
             else dict(dynamic_axes=dict(images={0: 'batch'}))
         )
         torch.onnx.export(
-            fuse_for_inference(model),
+            fuse_for_inference(model, images),
             (images,),
             file,
             input_names=['images'],

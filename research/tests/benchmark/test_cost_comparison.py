@@ -5,10 +5,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
 from mmdet_hadaptive.utils.costs import Costs, count_costs
 from research.benchmark.cost_comparison import (
@@ -21,8 +25,13 @@ from research.markdown import markdown_table
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / 'configs'
+BASELINES = ROOT / 'research/configs/baselines'
 FILES = {'markdown': 'table.md', 'csv': 'table.csv', 'picture': 'picture.png'}
 OURS = CONFIGS / 'ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py'
+
+
+def stem(path):
+    return path.stem
 
 
 def entry(name, seconds=(), parameters=2_000_000, macs=10**9):
@@ -44,9 +53,25 @@ def test_a_config_is_counted_at_the_size_it_is_tested_on():
 
 
 def test_branches_for_training_are_merged():
-    loaded = load_entry(CONFIGS / 'baselines/ssdlite_ghostnetv3_8xb24-600e_coco.py')
+    loaded = load_entry(BASELINES / 'ssdlite_ghostnetv3_8xb24-600e_coco.py')
     # The backbone that is trained has 1,920,828. What has been merged is not trainable any more.
     assert loaded.backbone_costs.parameters == 1_242_108
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('config', sorted(BASELINES.glob('*_8xb24-600e_coco.py')), ids=stem)
+def test_what_is_timed_computes_what_the_config_describes(config):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model).eval()
+    torch.manual_seed(0)
+    loaded = load_entry(config)
+    image = torch.randn(1, 3, 320, 320)
+    for actual, expected in zip(
+        tree_leaves(loaded.model(image)), tree_leaves(model(image)), strict=True
+    ):
+        assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert not any(isinstance(module, _BatchNorm) for module in loaded.model.modules())
 
 
 def test_ratios_are_taken_within_a_round():

@@ -292,5 +292,5 @@ def test_a_fused_search_net_computes_the_same():
             buffer.uniform_(0.5, 1.5)
     net.eval()
     image = torch.randn(1, 3, 64, 64)
-    for fused, plain in zip(fuse_for_inference(net)(image), net(image), strict=True):
+    for fused, plain in zip(fuse_for_inference(net, image)(image), net(image), strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
