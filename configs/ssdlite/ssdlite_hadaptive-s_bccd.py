@@ -83,18 +83,15 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-custom_hooks = [
-    *_base_.custom_hooks,
-    # A quarter faster on a CPU.
-    dict(type='ChannelsLastHook'),
-    dict(
-        type='EMAHook',
-        ema_type='ExpMomentumEMA',
-        momentum=0.002,
-        update_buffers=True,
-        priority='NORMAL',
-    ),
-]
+ema_hook = dict(
+    type='EMAHook',
+    ema_type='ExpMomentumEMA',
+    momentum=0.002,
+    update_buffers=True,
+    priority='NORMAL',
+)
+# channels_last makes the training a quarter faster on a CPU.
+custom_hooks = [*_base_.custom_hooks, dict(type='ChannelsLastHook'), ema_hook]
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'), logger=dict(interval=20)
 )

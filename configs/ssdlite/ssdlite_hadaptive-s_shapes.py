@@ -60,6 +60,11 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-custom_hooks = _base_.custom_hooks
-custom_hooks[-1].momentum = 0.005
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='StopOnInvalidLossHook'),
+    dict(type='EpochSeedHook'),
+    dict(type='ChannelsLastHook'),
+    dict(_base_.ema_hook, momentum=0.005),
+]
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

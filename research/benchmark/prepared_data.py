@@ -30,7 +30,16 @@ param_scheduler[1].update(end={epochs}, T_max={epochs})
 train_pipeline = [
     step for step in _base_.train_pipeline if step['type'] != 'YOLOXHSVRandomAug'
 ]
-train_pipeline.insert(-1, _base_.fast_pipeline[-2])
+train_pipeline.insert(
+    -1,
+    dict(
+        type='PhotoMetricDistortion',
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+)
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 """
 _BACKBONE_RATE = """\
@@ -100,7 +109,7 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
     shorter training.
 
     Args:
-        config: A config over ``ssdlite_hadaptive-s-ir-pretrained_bccd.py``, as
+        config: A config over ``ssdlite_hadaptive-s-ir_custom.py``, as
             ``tools/prepare_dataset.py`` writes it.
         recipe: One of ``RECIPES``: 'pretrained' is the template's with the changes of colour of the
             COCO recipe, the others differ from it in one thing, 'hsv-scratch' from 'hsv'.

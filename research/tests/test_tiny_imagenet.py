@@ -30,7 +30,9 @@ def test_labels_are_those_of_the_sorted_names(root, split, count):
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_the_config_feeds_the_classifier_rgb(root, split):
-    config = Config.fromfile(ROOT / 'configs/pretrain/hadaptive-s_1xb128-15e_tiny-imagenet.py')
+    config = Config.fromfile(
+        ROOT / 'research/configs/pretrain/hadaptive-s_1xb128-15e_tiny-imagenet.py'
+    )
     init_default_scope(config.default_scope)
     loader = config[f'{split}_dataloader']
     dataset = DATASETS.build({**loader.dataset, 'data_root': str(root)})

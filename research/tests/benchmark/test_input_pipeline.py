@@ -24,9 +24,12 @@ def with_pipeline(config, pipeline, root):
 def test_the_pipeline_draws_what_that_of_mmdet_draws(config, real_data):
     pipeline = config.train_dataloader.dataset.dataset.pipeline
     other = [pipeline[0], {**pipeline[1], 'expand_prob': 0.0}, *pipeline[2:]]
+    mmdet = Config.fromstring(
+        "_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'", '.py'
+    )
     theirs, ours, without_expansion = (
         with_pipeline(config, steps, real_data / 'tiny_coco')
-        for steps in (config.mmdet_pipeline, pipeline, other)
+        for steps in (mmdet.train_dataloader.dataset.dataset.pipeline, pipeline, other)
     )
     np.random.seed(0)
     same = compare_draws(theirs, ours, DRAWS, (320, 320))
