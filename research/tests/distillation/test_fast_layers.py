@@ -1,0 +1,67 @@
+"""The layers that train faster do what the plain ones do."""
+
+import shutil
+
+import pytest
+import torch
+
+from mmdet_hadaptive.models import HadaptiveNet
+from mmdet_hadaptive.models.architectures import ach, conv, ghost, inverted_residual
+from research.distillation.fast_layers import use_fast_layers
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which('g++') and shutil.which('ninja')),
+    reason='the C++ file needs g++ and ninja: pip install ninja',
+)
+TABLE = dict(
+    stages=[
+        [conv(8, 2, stride=2, act=False)],
+        # 24 and 22 channels: pieces of several lengths.
+        [ghost(12, 3, 2), ghost(12, 2, 3)],
+        [inverted_residual(12, 22, 5), ach(12, 5, 7)],
+    ],
+    final_channels=16,
+)
+
+
+def make_net():
+    torch.manual_seed(0)
+    net = HadaptiveNet(TABLE, out_indices=(1, 2, 3))
+    net.init_weights()
+    return net.train()
+
+
+def run(net, x):
+    torch.manual_seed(1)
+    outputs = net(x)
+    sum((y.float() - 0.3).square().mean() for y in outputs).backward()
+    return outputs
+
+
+def test_outputs_gradients_and_statistics_are_those_of_the_plain_layers():
+    plain, fast = make_net(), use_fast_layers(make_net())
+    x = torch.randn(5, 3, 26, 22)
+    expected, found = run(plain, x), run(fast, x.contiguous(memory_format=torch.channels_last))
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+    for (name, a), b in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, atol=1e-5, rtol=1e-3, msg=name)
+    for (name, a), b in zip(plain.named_buffers(), fast.buffers(), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_bfloat16_is_close():
+    table = dict(TABLE, stages=[*TABLE['stages'][:2], [inverted_residual(12, 22, 5)]])
+    torch.manual_seed(0)
+    net = use_fast_layers(HadaptiveNet(table, out_indices=(2,))).train()
+    x = torch.randn(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    (expected,), (found,) = net(x), net(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).norm() < 0.05 * expected.norm()
+
+
+def test_evaluation_is_the_plain_layers():
+    plain, fast = make_net().eval(), use_fast_layers(make_net()).eval()
+    x = torch.randn(2, 3, 32, 32)
+    for a, b in zip(plain(x), fast(x), strict=True):
+        torch.testing.assert_close(b, a)

@@ -1,0 +1,162 @@
+"""Losses, the linear classifier, and a run that is stopped and goes on."""
+
+import argparse
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from mmdet_hadaptive.models import HadaptiveNet
+from research.distillation import linear_classifier, train
+from research.distillation.students import Student, Targets, distillation_loss, fit_size
+from research.distillation.teacher import EMBEDDING, MAP_CHANNELS
+
+
+class DrawnTeacher(nn.Module):
+    """Has a classifier, as the teacher has."""
+
+    def __init__(self, wheel):
+        super().__init__()
+        torch.manual_seed(3)
+        self.classifier = nn.Linear(EMBEDDING, 10)
+
+
+def drawn_outputs(batch, size):
+    torch.manual_seed(4)
+    maps = [
+        5 * torch.randn(batch, c, size // (8 << i), size // (8 << i)) + 3
+        for i, c in enumerate(MAP_CHANNELS)
+    ]
+    return [*maps, torch.rand(batch, EMBEDDING)]
+
+
+@pytest.fixture
+def args(tmp_path, monkeypatch):
+    if not (shutil.which('g++') and shutil.which('ninja')):
+        pytest.skip('the fast layers need g++ and ninja: pip install ninja')
+    monkeypatch.setattr(train, 'Teacher', DrawnTeacher)
+    return argparse.Namespace(
+        photos=tmp_path, wheel=None, out=tmp_path, archs=['small-ir', 'small'], minutes=10,
+        lr=2e-3, kl_weight=0.2, batch_size=4, device='cpu', seed=0,
+    )  # fmt: skip
+
+
+def test_a_student_that_says_the_same_has_no_loss():
+    targets = Targets(nn.Linear(EMBEDDING, 10))
+    outputs = drawn_outputs(6, 64)
+    targets.fit(outputs)
+    wanted = [targets.standardise(index, value) for index, value in enumerate(outputs)]
+    for value in wanted:
+        flat = value.transpose(0, 1).flatten(1)
+        assert flat.mean(1).abs().max() < 1e-4
+        assert flat.std(1) == pytest.approx(1, abs=1e-3)
+    loss, terms = distillation_loss(wanted, targets, wanted, 0.2)
+    assert loss == pytest.approx(0, abs=1e-5)
+    other = [value + 1 for value in wanted]
+    assert distillation_loss(other, targets, wanted, 0.2)[1]['map16'] == pytest.approx(0.5)
+    assert terms.keys() == {'map8', 'map16', 'map32', 'embedding', 'kl'}
+
+
+def test_the_classes_are_those_of_the_embedding_as_it_was():
+    classifier = nn.Linear(EMBEDDING, 10)
+    targets = Targets(classifier)
+    outputs = drawn_outputs(6, 64)
+    targets.fit(outputs)
+    standard = targets.standardise(3, outputs[3])
+    torch.testing.assert_close(
+        targets.logits(standard), classifier(outputs[3]), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_maps_are_fitted_to_the_students():
+    value = torch.arange(16.0).view(1, 1, 4, 4)
+    assert fit_size(value, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert fit_size(value, 3).shape == (1, 1, 3, 3)
+    assert fit_size(value, 4) is value
+    embedding = torch.ones(2, 5)
+    assert fit_size(embedding, 2) is embedding
+
+
+@pytest.mark.parametrize('arch', ['small-ir', 'small'])
+def test_a_student_answers_in_the_teachers_shapes(arch):
+    outputs = Student(arch)(torch.randn(2, 3, 64, 64))
+    assert [tuple(v.shape) for v in outputs] == [
+        (2, 40, 8, 8), (2, 112, 4, 4), (2, 320, 2, 2), (2, 1280),
+    ]  # fmt: skip
+
+
+def test_both_students_learn_and_a_run_goes_on_where_it_was(args):
+    run = train.Distillation(args)
+    outputs = drawn_outputs(4, 128)
+    run.targets.fit(outputs)
+    run.students.train()
+    pixels = torch.randint(0, 255, (4, 3, 128, 128), dtype=torch.uint8)
+    run.seconds = 100.0
+    terms = [run.step(pixels, outputs) for _ in range(6)]
+    for arch in args.archs:
+        assert terms[-1][f'{arch}/map16'] < 0.9 * terms[0][f'{arch}/map16']
+    run.save()
+    again = train.Distillation(args)
+    assert (again.views, again.seconds) == (24, 100.0)
+    state = again.optimizer.state_dict()['state']
+    assert len(state) == len(run.optimizer.state_dict()['state']) > 0
+    for name in ('students', 'averages', 'targets'):
+        own, other = getattr(run, name).state_dict(), getattr(again, name).state_dict()
+        assert all(torch.equal(own[key], other[key]) for key in own)
+    # The average is behind the weights that are trained.
+    weight = run.students['small'].backbone.stem[0].conv.weight
+    assert not torch.equal(weight, run.averages['small'].stem[0].conv.weight)
+
+
+def test_the_backbones_are_written_as_the_package_keeps_them(args):
+    run = train.Distillation(args)
+    run.write_backbones()
+    for arch in args.archs:
+        file = args.out / f'{arch}_distilled.pth'
+        assert torch.load(file, weights_only=True)['meta']['arch'] == arch
+        net = HadaptiveNet(
+            arch, init_cfg=dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+        )
+        net.init_weights()
+        expected = run.averages[arch].stem[0].conv.weight.half().float()
+        assert torch.equal(net.stem[0].conv.weight, expected)
+
+
+def test_progress_is_noted(args):
+    run = train.Distillation(args)
+    run.seconds = 300.0
+    run.note(loss=1.5)
+    (line,) = (args.out / 'progress.jsonl').read_text().splitlines()
+    assert json.loads(line)['share'] == 0.5
+    assert json.loads(line)['lr'] == pytest.approx(1e-3)
+    assert json.loads(line)['loss'] == 1.5
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [train.learning_rate(share) for share in (0.0, 0.005, 0.01, 0.5, 1.0)]
+    assert rates[0] < 0.02
+    assert rates[1] == pytest.approx(0.51, abs=0.01)
+    assert rates[2] > 0.99
+    assert rates[3] == pytest.approx(0.5)
+    assert rates[4] == 0
+
+
+def test_an_average_follows():
+    average, net = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(net.weight, 3.0)
+    net.running_mean.fill_(1.0)
+    train.follow(average, net, 0.75)
+    assert average.weight.tolist() == [1.5, 1.5]
+    assert average.running_mean.tolist() == [0.25, 0.25]
+
+
+def test_a_linear_classifier_finds_what_separates_and_nothing_else():
+    torch.manual_seed(0)
+    classes = torch.arange(4).repeat_interleave(40)
+    training = torch.arange(160) % 2 == 0
+    x = torch.randn(160, 12)
+    assert linear_classifier.accuracy(x, classes, training) < 0.5
+    x[torch.arange(160), classes] += 8
+    assert linear_classifier.accuracy(x, classes, training) > 0.95
