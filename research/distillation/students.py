@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from mmdet_hadaptive.models import HadaptiveNet
+
 from .teacher import EMBEDDING, MAP_CHANNELS
 
 MEAN = (123.675, 116.28, 103.53)
