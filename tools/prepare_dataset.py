@@ -6,10 +6,12 @@ weights that come with the package.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
-from mmdet_hadaptive.preparation import PreparationError, prepare_dataset
-from mmdet_hadaptive.preparation.formats import FORMATS
+from mmengine.config import Config
+
+from mmdet_hadaptive.preparation import FORMATS, PreparationError, prepare_dataset
 
 _SHOWN = 5
 
@@ -30,11 +32,22 @@ def main() -> None:
         help='share of validation images, if the folder names none',
     )
     parser.add_argument('--seed', type=int, default=0, help='of that division')
+    parser.add_argument(
+        '--ignore-near-duplicates',
+        action='store_true',
+        help='divide images one by one, also those that look nearly the same',
+    )
     args = parser.parse_args()
     out = args.out or Path(f'{args.folder.resolve().name}_prepared')
     try:
         result = prepare_dataset(
-            args.folder, out, args.format, args.classes, args.val_fraction, args.seed
+            args.folder,
+            out,
+            args.format,
+            args.classes,
+            args.val_fraction,
+            args.seed,
+            not args.ignore_near_duplicates,
         )
     except (PreparationError, OSError) as error:
         raise SystemExit(f'nothing is prepared: {error}') from error
@@ -47,9 +60,14 @@ def main() -> None:
         f'anchors: {result.anchors.share:.1%} of the training boxes overlap with one by an IoU of '
         f'0.5, with those of the template {result.default_anchors.share:.1%}'
     )
-    print(f'written: {out}\n\npython tools/train.py {result.config}')
-    work_dir = f'work_dirs/{result.config.stem}'
-    print(f'python tools/test.py {result.config} {work_dir}/epoch_14.pth --show-dir predictions')
+    epochs = Config.fromfile(result.config).train_cfg.max_epochs
+    checkpoint = f'work_dirs/{result.config.stem}/epoch_{epochs}.pth'
+    print(f'written: {out}\n')
+    print(shlex.join(['python', 'tools/train.py', str(result.config)]))
+    print(
+        shlex.join(['python', 'tools/test.py', str(result.config), checkpoint])
+        + ' --show-dir predictions'
+    )
 
 
 if __name__ == '__main__':

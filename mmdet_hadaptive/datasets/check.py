@@ -4,12 +4,12 @@ import json
 import os
 import reprlib
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .findings import Finding, find_places
+from .findings import Finding, error, note
 from .images import check_image_files, check_images
 
 _KEYS = {
@@ -85,6 +85,21 @@ def check_coco(
     )
 
 
+def describe_classes(classes: str) -> str:
+    """Says what is wrong with classes that are a text, and no file has that name.
+
+    Args:
+        classes: What a config has for ``metainfo['classes']``.
+
+    Returns:
+        The problem and its remedy, in one line.
+    """
+    return (
+        f'the classes are the text {classes!r}, which is neither a list of names nor a file of '
+        f'them: write metainfo=dict(classes=({classes!r},)), with the comma'
+    )
+
+
 def read_coco(
     annotation_file: str | Path, test_mode: bool = False
 ) -> tuple[dict[str, Any], list[Finding]]:
@@ -103,10 +118,10 @@ def read_coco(
     except FileNotFoundError:
         problem = f'the annotation file {annotation_file} does not exist'
         remedy = "Set the data set's data_root and ann_file, or put (or link) the data there"
-        return {}, [Finding(True, problem, remedy)]
-    except (ValueError, OSError, RecursionError) as error:
-        problem = f'the annotation file {annotation_file} is not readable JSON: {error}'
-        return {}, [Finding(True, problem, 'Write or copy it again')]
+        return {}, error(problem, remedy)
+    except (ValueError, OSError, RecursionError) as reason:
+        problem = f'the annotation file {annotation_file} is not readable JSON: {reason}'
+        return {}, error(problem, 'Write or copy it again')
     if test_mode and isinstance(coco, dict):
         coco.setdefault('annotations', [])
     return coco, check_format(coco, annotation_file)
@@ -138,7 +153,8 @@ def check_annotations(
         *_check_references(coco),
         *_check_boxes(coco),
         *_check_names(coco),
-        *_check_amount(coco, test_mode),
+        *_check_repeated(coco),
+        *_check_amount(coco, classes, test_mode),
     ]
     if image_folder is not None:
         findings += check_image_files(coco['images'], Path(image_folder))
@@ -162,7 +178,7 @@ def check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
         name for name in _KEYS if not isinstance(coco, dict) or not isinstance(coco.get(name), list)
     ]
     if missing:
-        return [Finding(True, f'{annotation_file} has no list of {", ".join(missing)}', remedy)]
+        return error(f'{annotation_file} has no list of {", ".join(missing)}', remedy)
     findings = []
     for name, keys in _KEYS.items():
         lacking = [
@@ -170,14 +186,13 @@ def check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
             for i, item in enumerate(coco[name])
             if not isinstance(item, dict) or any(key not in item for key in keys)
         ]
-        findings += find_places(True, f'{name} lack one of {", ".join(keys)}', remedy, lacking)
+        findings += error(f'{name} lack one of {", ".join(keys)}', remedy, lacking)
     if findings:
         return findings
     return [
         finding
         for name, keys, is_valid, wanted in _VALUES
-        for finding in find_places(
-            True,
+        for finding in error(
             f'{name} whose {" or ".join(keys)} is not {wanted}',
             'Correct them',
             (
@@ -196,43 +211,33 @@ def _check_classes(
     names = [category['name'] for category in coco['categories']]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name in classes]
     if repeated:
-        return find_places(
-            True,
+        return error(
             f'classes of the config are the name of several categories of {annotation_file}',
             'Give every category its own name',
             repeated,
         )
     unknown = [name for name in classes if name not in names]
     if unknown:
-        return [
-            Finding(
-                True,
-                f'the config names classes {unknown} that {annotation_file} does not have; it has '
-                f'{names}',
-                f'Set metainfo=dict(classes={tuple(names)}) and num_classes={len(names)}, or, if '
-                'other data sets have these classes, add them to the categories of this file',
-            )
-        ]
+        return error(
+            f'the config names classes {unknown} that {annotation_file} does not have; it has '
+            f'{names}',
+            f'Set metainfo=dict(classes={tuple(names)}) and num_classes={len(names)}, or, if '
+            'other data sets have these classes, add them to the categories of this file',
+        )
     in_file_order = tuple(name for name in names if name in classes)
     if in_file_order != tuple(classes):
-        return [
-            Finding(
-                True,
-                f'the config lists the classes as {tuple(classes)}, but MMDetection numbers them '
-                f'in the order of {annotation_file}, so that labels would carry wrong names',
-                f'Set metainfo=dict(classes={in_file_order}), or, if other data sets have the '
-                'order of the config, bring the categories of this file into it',
-            )
-        ]
+        return error(
+            f'the config lists the classes as {tuple(classes)}, but MMDetection numbers them '
+            f'in the order of {annotation_file}, so that labels would carry wrong names',
+            f'Set metainfo=dict(classes={in_file_order}), or, if other data sets have the '
+            'order of the config, bring the categories of this file into it',
+        )
     left_out = [name for name in names if name not in classes]
     if left_out:
-        return [
-            Finding(
-                False,
-                f'the categories {left_out} are not among the classes of the config',
-                'Their boxes are left out',
-            )
-        ]
+        return note(
+            f'the categories {left_out} are not among the classes of the config',
+            'Their boxes are left out',
+        )
     return []
 
 
@@ -243,15 +248,13 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
     for name in _KEYS:
         counts = Counter(item['id'] for item in coco[name])
         repeated = [str(i) for i, count in counts.items() if count > 1]
-        findings += find_places(True, f'ids of {name} are not unique', 'Number them anew', repeated)
-    findings += find_places(
-        False,
+        findings += error(f'ids of {name} are not unique', 'Number them anew', repeated)
+    findings += note(
         'annotations have the id 0',
         'COCO evaluation (pycocotools) counts what finds them as wrong: number them from 1',
         (f'annotations[{i}]' for i, item in enumerate(coco['annotations']) if item['id'] == 0),
     )
-    findings += find_places(
-        True,
+    findings += error(
         'annotations have a category_id that does not exist',
         'Add the category or correct the annotation',
         (
@@ -260,8 +263,7 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
             if item['category_id'] not in category_ids
         ),
     )
-    findings += find_places(
-        True,
+    findings += error(
         'annotations belong to an image that does not exist',
         'Add the image or remove the annotation',
         (
@@ -270,8 +272,7 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
             if item['image_id'] not in image_ids
         ),
     )
-    findings += find_places(
-        True,
+    findings += error(
         'boxes are not four finite numbers [x, y, width, height]',
         'Correct or remove them',
         (
@@ -283,22 +284,83 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
     return findings
 
 
-def _check_amount(coco: dict[str, Any], test_mode: bool) -> list[Finding]:
+def count_boxes(coco: dict[str, Any], classes: Sequence[str]) -> int:
+    """Counts the boxes that are learned, and counted in an evaluation.
+
+    Args:
+        coco: Content of an annotation file, in COCO's format.
+        classes: The names that the config gives to the labels.
+
+    Returns:
+        The number of annotations of these classes that are no crowds.
+    """
+    chosen = {category['id'] for category in coco['categories'] if category['name'] in classes}
+    return sum(
+        item['category_id'] in chosen and not item['iscrowd'] for item in coco['annotations']
+    )
+
+
+def key_box(box: Sequence[float]) -> tuple[int, ...]:
+    """What the corners of a box are in whole pixels.
+
+    Args:
+        box: x, y, width and height in finite numbers.
+
+    Returns:
+        Four numbers that are the same for boxes that differ by rounding only.
+    """
+    x, y, width, height = box
+    return tuple(map(round, (x, y, x + width, y + height)))
+
+
+def _check_repeated(coco: dict[str, Any]) -> list[Finding]:
+    seen: dict[tuple[int, ...], int] = {}
+    repeated = []
+    for item in coco['annotations']:
+        if not _is_box(item['bbox']):
+            continue
+        key = (item['image_id'], item['category_id'], *key_box(item['bbox']))
+        first = seen.setdefault(key, item['id'])
+        if first != item['id']:
+            repeated.append(f'annotation {item["id"]} like {first}')
+    ids: dict[str, list[str]] = defaultdict(list)
+    for image in coco['images']:
+        ids[image['file_name']].append(str(image['id']))
+    return [
+        *note(
+            'boxes are there more than once, with the same class',
+            'A detector that finds the object once misses the others: remove them',
+            repeated,
+        ),
+        *note(
+            'images are listed more than once',
+            'Merge their entries: each misses the boxes of the others',
+            (f'{name}: ids {", ".join(found)}' for name, found in ids.items() if len(found) > 1),
+        ),
+    ]
+
+
+def _check_amount(coco: dict[str, Any], classes: Sequence[str], test_mode: bool) -> list[Finding]:
     if not coco['images']:
-        return [Finding(True, 'there are no images', 'Add some')]
+        return error('there are no images', 'Add some')
     if test_mode:
         return []
     if not coco['annotations']:
-        return [Finding(True, 'there are no annotations', 'Nothing can be learned')]
+        return error('there are no annotations', 'Nothing can be learned')
+    if not count_boxes(coco, classes):
+        return error(
+            f'none of the {len(coco["annotations"])} boxes is learned: they are crowds '
+            '(iscrowd=1), or of classes that the config does not name',
+            'Set iscrowd=0 where the box is one object',
+        )
     annotated = {item['image_id'] for item in coco['annotations']}
     bare = [image['file_name'] for image in coco['images'] if image['id'] not in annotated]
-    return find_places(False, 'images have no annotations', 'Training leaves them out', bare)
+    return note('images have no annotations', 'Training leaves them out', bare)
 
 
 def _check_names(coco: dict[str, Any]) -> list[Finding]:
     names = (image['file_name'] for image in coco['images'])
-    return find_places(
-        False,
+    return note(
         'file names are absolute or lead out of the image folder',
         'They are read from there; names relative to the folder work on other machines too',
         (
@@ -319,7 +381,10 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
         image_width, image_height = sizes[item['image_id']]
         if width < 1 or height < 1 or item['area'] <= 0:
             found = empty
-        elif x >= image_width or y >= image_height or x + width <= 0 or y + height <= 0:
+        elif (
+            min(x + width, image_width) - max(x, 0) < 1
+            or min(y + height, image_height) - max(y, 0) < 1
+        ):
             found = outside
         elif x < 0 or y < 0 or x + width > image_width or y + height > image_height:
             found = sticking_out
@@ -327,7 +392,7 @@ def _check_boxes(coco: dict[str, Any]) -> list[Finding]:
             continue
         found.append(f'annotation {item["id"]} in image {item["image_id"]}: {item["bbox"]}')
     return [
-        *find_places(False, 'boxes have no area (under one pixel)', 'They are left out', empty),
-        *find_places(False, 'boxes lie outside their image', 'They are left out', outside),
-        *find_places(False, 'boxes reach beyond their image', 'They are clipped', sticking_out),
+        *note('boxes have no area (under one pixel)', 'They are left out', empty),
+        *note('boxes have less than one pixel inside their image', 'They are left out', outside),
+        *note('boxes reach beyond their image', 'They are clipped', sticking_out),
     ]

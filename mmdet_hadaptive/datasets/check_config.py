@@ -4,13 +4,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
 from ..utils.configs import coco_datasets, walk
-from .check import check_coco
-from .findings import Finding
+from .check import check_annotations, count_boxes, describe_classes, read_coco
+from .findings import Finding, error, note
 
+# How the finding about a data set of another format ends.
+NOT_CHECKED = 'is not checked'
 # Parts of a detector whose classes are not those of the data set: a proposal network knows one
 # class, a branch for semantic segmentation those of its own maps, a backbone those of ImageNet.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head', 'backbone')
@@ -25,7 +28,9 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
     Yields:
         For each data set with an annotation file of its own: the split ('train', 'val' or 'test'),
         the annotation file and what was found (:func:`check_coco`, :func:`check_num_classes`);
-        also where its classes are not those of the first, or its evaluator has another file.
+        also where its classes are not those of the first, or its evaluator has another file, or no
+        box of the validation counts. Of a data set that is not in COCO's format, that it was not
+        checked.
     """
     seen = set()
     first: tuple[Path, list[str]] | None = None
@@ -39,23 +44,38 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
             folder = root / (dataset.get('data_prefix') or {}).get('img', '')
             files.append(annotation_file)
             kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-            classes = [*kind._load_metainfo(dataset.get('metainfo'))['classes']]
+            if not is_checked(kind):
+                results.append((annotation_file, _describe_kind(dataset.type, kind)))
+                continue
+            classes = kind._load_metainfo(dataset.get('metainfo'))['classes']
+            if isinstance(classes, str):
+                problem = describe_classes(classes)
+                results.append((annotation_file, error(problem, 'Every letter would be a class')))
+                continue
+            classes = [*classes]
             if (annotation_file, folder, *classes) in seen:
                 continue
             seen.add((annotation_file, folder, *classes))
             first = first or (annotation_file, classes)
             test_mode = dataset.get('test_mode', False)
-            findings = check_coco(annotation_file, folder, classes, True, test_mode)
+            coco, findings = read_coco(annotation_file, test_mode)
+            if not findings:
+                findings = check_annotations(
+                    coco, annotation_file, folder, classes, True, test_mode
+                )
+                if split == 'val' and not count_boxes(coco, classes):
+                    findings += error(
+                        f'none of the {len(coco["annotations"])} boxes is counted, so that mAP is '
+                        '-1 and no checkpoint is better than another',
+                        'Validate on images with boxes that are no crowds (iscrowd=0)',
+                    )
             findings += check_num_classes(config.model, len(classes))
             if classes != first[1]:
-                findings.append(
-                    Finding(
-                        True,
-                        f'the classes are {classes}, those of {first[0]} are {first[1]}, so that '
-                        'labels would carry wrong names',
-                        'Let all data sets name the same classes in the same order, and their '
-                        'files list them so',
-                    )
+                findings += error(
+                    f'the classes are {classes}, those of {first[0]} are {first[1]}, so that '
+                    'labels would carry wrong names',
+                    'Let all data sets name the same classes in the same order, and their files '
+                    'list them so',
                 )
             results.append((annotation_file, findings))
         evaluator = config.get(f'{split}_evaluator')
@@ -65,6 +85,35 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
         for annotation_file, others in results:
             yield split, annotation_file, others + findings
             findings = []
+
+
+def is_checked(kind: type | None) -> bool:
+    """Whether a class of data sets reads COCO's boxes.
+
+    Args:
+        kind: The class; None if there is none of that name.
+
+    Returns:
+        Whether :func:`check_config` checks its data sets.
+    """
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, CocoDataset)
+        and not issubclass(kind, CocoPanopticDataset)
+    )
+
+
+def _describe_kind(name: Any, kind: type | None) -> list[Finding]:
+    if kind is None:
+        return error(
+            f'the type {name!r} is not registered',
+            'Correct it, or name its module in custom_imports of the config',
+        )
+    return note(
+        f'{kind.__name__} {NOT_CHECKED}',
+        "Only data sets in COCO's format are: train on it, or convert it with "
+        'tools/prepare_dataset.py',
+    )
 
 
 def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
@@ -78,13 +127,13 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
         An error for each head that is set to another number.
     """
     return [
-        Finding(
-            True,
+        finding
+        for path, found, wanted in _class_numbers(model, num_classes)
+        if found != wanted
+        for finding in error(
             f'model.{path} is {found}, the data set has {num_classes} classes',
             f'Set {path.rpartition(".")[2]}={wanted}',
         )
-        for path, found, wanted in _class_numbers(model, num_classes)
-        if found != wanted
     ]
 
 
@@ -97,13 +146,13 @@ def _check_evaluator(name: str, evaluator: Any, files: Sequence[Path]) -> list[F
         ('.'.join(map(str, (name, *path))), node.get('ann_file')) for path, node in walk(evaluator)
     ]
     return [
-        Finding(
-            True,
+        finding
+        for place, file in found
+        if file and Path(file).resolve() != files[0].resolve()
+        for finding in error(
             f'{place}.ann_file is {file}, but the images are those of {files[0]}',
             f'Set {place}.ann_file={str(files[0])!r}',
         )
-        for place, file in found
-        if file and Path(file).resolve() != files[0].resolve()
     ]
 
 

@@ -15,7 +15,7 @@ from mmengine.fileio import get, get_local_path
 from mmengine.logging import print_log
 
 from .. import __version__
-from .check import check_annotations, read_coco
+from .check import check_annotations, describe_classes, read_coco
 from .decoding import decode_image
 from .shared_state import share_state
 
@@ -96,6 +96,8 @@ class CheckedCocoDataset(CocoDataset):
             ValueError: If the annotations have errors; all of them are named.
         """
         classes = self.metainfo['classes']
+        if isinstance(classes, str):
+            raise ValueError(describe_classes(classes))
         with (
             get_local_path(self.ann_file, backend_args=self.backend_args) as path,
             _no_garbage_collection(),
@@ -134,6 +136,7 @@ class CheckedCocoDataset(CocoDataset):
         """Parses one image's annotations, with its boxes clipped to the image.
 
         ``CocoDataset`` keeps what reaches beyond, and ``Expand`` would make it part of the target.
+        Boxes with less than one pixel inside the image are left out.
 
         Args:
             raw_data_info: ``raw_img_info`` and ``raw_ann_info`` as in the annotation file.
@@ -148,6 +151,8 @@ class CheckedCocoDataset(CocoDataset):
                 min(max(value, 0), limit)
                 for value, limit in zip(instance['bbox'], limits, strict=True)
             ]
+        # CocoDataset asks for a pixel before, and the logarithm of nothing is infinite.
+        info['instances'] = [item for item in info['instances'] if _has_pixel(*item['bbox'])]
         return info
 
     def filter_data(self) -> list[dict[str, Any]]:
@@ -204,6 +209,10 @@ class CheckedCocoDataset(CocoDataset):
         except Exception:
             return False
         return True
+
+
+def _has_pixel(x1: float, y1: float, x2: float, y2: float) -> bool:
+    return x2 - x1 >= 1 and y2 - y1 >= 1
 
 
 @contextmanager

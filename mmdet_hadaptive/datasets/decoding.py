@@ -1,7 +1,11 @@
 """Decodes images, JPEGs by the fastest library that refuses damaged ones."""
 
+import io
+
+import cv2
 import numpy as np
 from mmcv.image import imfrombytes
+from PIL import ExifTags, Image
 
 try:
     import simplejpeg
@@ -10,17 +14,23 @@ except ImportError:  # There may be no wheel of it; Pillow gives the same pixels
 
 # What simplejpeg converts to three channels. Of CMYK it makes no colours.
 _COLORSPACES = ('YCbCr', 'Gray', 'RGB')
-_APP1, _SCAN = b'\xff\xe1', b'\xff\xda'
-# Beginnings of the segments that may say how to turn the image, as Pillow looks for them.
-_ORIENTED = (b'Exif\0', b'http://ns.adobe.com/xap/1.0/\0')
+_JPEG, _PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
+# Formats that hold no more than 8 bits per channel; of JPEGs, Pillow reads no others.
+_SHALLOW = (_JPEG, b'BM', b'RIFF')
+
+
+class DeepImageError(ValueError):
+    """An image has more than 8 bits per channel, or floating point values."""
 
 
 def decode_image(content: bytes) -> np.ndarray:
     """Decodes an image file as ``LoadImageFromFile`` does with ``imdecode_backend='pillow'``.
 
     The pixels are the same (of JPEGs bitwise with libjpeg-turbo's default settings, as Pillow and
-    OpenCV have them). ``simplejpeg`` decodes JPEGs without EXIF data and without defects; Pillow
-    decodes all other files, and all where it is not installed.
+    OpenCV have them). ``simplejpeg`` decodes upright JPEGs without defects; Pillow decodes all
+    other files, and all where it is not installed. Images with more than 8 bits per channel are
+    refused, since nothing says which of their values is white: Pillow cuts grey values off at 255,
+    and divides colours by 256.
 
     Args:
         content: The bytes of the file.
@@ -30,10 +40,12 @@ def decode_image(content: bytes) -> np.ndarray:
         write to them.
 
     Raises:
+        DeepImageError: If the image has more than 8 bits per channel, or floating point values.
         OSError: If the file is damaged or truncated. What Pillow raises for damaged files of other
             formats may have other types.
     """
-    if simplejpeg is not None and content[:2] == b'\xff\xd8' and not _may_be_turned(content):
+    _refuse_deep(content)
+    if simplejpeg is not None and content.startswith(_JPEG) and _is_upright(content):
         try:
             if simplejpeg.decode_jpeg_header(content)[2] in _COLORSPACES:
                 return simplejpeg.decode_jpeg(content, 'BGR')
@@ -43,14 +55,32 @@ def decode_image(content: bytes) -> np.ndarray:
     return np.ascontiguousarray(imfrombytes(content, backend='pillow'))
 
 
-def _may_be_turned(content: bytes) -> bool:
-    """Whether a JPEG has EXIF or XMP data."""
-    position = 2
-    while content[position : position + 1] == b'\xff':
-        marker = content[position : position + 2]
-        if marker == _SCAN:
-            break
-        if marker == _APP1 and content.startswith(_ORIENTED, position + 4):
-            return True
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], 'big')
-    return False
+def _refuse_deep(content: bytes) -> None:
+    if content.startswith(_SHALLOW):
+        return
+    if content.startswith(_PNG):
+        bits = content[24:25]
+        found = 'uint16' if bits == b'\x10' else 'uint8'
+    else:
+        try:
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            return
+        found = 'uint8' if pixels is None else str(pixels.dtype)
+    if found != 'uint8':
+        raise DeepImageError(
+            f'its values are of the type {found}, but only images with 8 bits per channel (uint8) '
+            'are read: scale its values to 0..255 and save it again, in Python by '
+            "cv2.imwrite('new.png', cv2.convertScaleAbs(cv2.imread('old.png', "
+            'cv2.IMREAD_UNCHANGED), alpha=255 / white)), where white is its largest value'
+        )
+
+
+def _is_upright(content: bytes) -> bool:
+    """Whether neither EXIF nor XMP data says that an image is to be turned."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    # Damaged files make decoders raise almost anything; the one that follows says what is wrong.
+    except Exception:
+        return False

@@ -39,17 +39,27 @@ class Finding:
         return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def find_places(is_error: bool, problem: str, remedy: str, places: Iterable[str]) -> list[Finding]:
-    """Makes a finding of the places where a problem was found.
+def note(problem: str, remedy: str, places: Iterable[str] | None = None) -> list[Finding]:
+    """Makes a remark on what training leaves out or clips.
 
     Args:
-        is_error: As in :class:`Finding`.
-        problem: The problem; their number is put before it.
+        problem: The problem; the number of places, if there are such, is put before it.
         remedy: As in :class:`Finding`.
-        places: The places.
+        places: Where the problem was found; None if it has no places.
 
     Returns:
-        One finding, or none if there are no places.
+        One finding, or none if the list of places is empty.
     """
+    return _find(False, problem, remedy, places)
+
+
+def error(problem: str, remedy: str, places: Iterable[str] | None = None) -> list[Finding]:
+    """Does what :func:`note` does, for what makes training fail or learn something wrong."""
+    return _find(True, problem, remedy, places)
+
+
+def _find(is_error: bool, problem: str, remedy: str, places: Iterable[str] | None) -> list[Finding]:
+    if places is None:
+        return [Finding(is_error, problem, remedy)]
     places = tuple(places)
     return [Finding(is_error, f'{len(places)} {problem}', remedy, places)] if places else []

@@ -6,14 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.progress import track
 
-from .decoding import decode_image
-from .findings import Finding, find_places
+from .decoding import DeepImageError, decode_image
+from .findings import Finding, error
 
-# Modes of Pillow with more than 8 bits per channel, which it cuts off at 255.
-_DEEP_MODES = ('I', 'F')
 _BATCH = 256
 
 
@@ -28,13 +25,10 @@ def check_image_files(images: Sequence[dict[str, Any]], folder: Path) -> list[Fi
         What was found.
     """
     if not folder.is_dir():
-        return [
-            Finding(
-                True,
-                f'the image folder {folder} does not exist',
-                "Set the data set's data_root and data_prefix, or put (or link) the images there",
-            )
-        ]
+        return error(
+            f'the image folder {folder} does not exist',
+            "Set the data set's data_root and data_prefix, or put (or link) the images there",
+        )
     # One listing per folder: asking for each of COCO's 118,000 files takes minutes on a network.
     listings: dict[Path, set[str]] = {}
     missing = []
@@ -44,8 +38,8 @@ def check_image_files(images: Sequence[dict[str, Any]], folder: Path) -> list[Fi
             listings[path.parent] = _list_files(path.parent)
         if path.name not in listings[path.parent]:
             missing.append(str(path))
-    return find_places(
-        True, 'image files do not exist', 'Copy them there or remove them from the file', missing
+    return error(
+        'image files do not exist', 'Copy them there or remove them from the file', missing
     )
 
 
@@ -63,19 +57,17 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
     def problem(image: dict[str, Any]) -> tuple[str, str] | None:
         path = folder / image['file_name']
         try:
-            with Image.open(path) as picture:
-                mode = picture.mode
             pixels = decode_image(path.read_bytes())
         except FileNotFoundError:
             return None
+        except DeepImageError as reason:
+            return 'deep', f'{path}: {reason}'
         # Damaged files make decoders raise almost anything.
-        except Exception as error:
-            return 'unreadable', f'{path}: {error}'
+        except Exception as reason:
+            return 'unreadable', f'{path}: {reason}'
         size, annotated = pixels.shape[1::-1], (image['width'], image['height'])
         if size != annotated:
             return 'size', f'{path}: {size}, annotated {annotated}'
-        if mode.split(';')[0] in _DEEP_MODES:
-            return 'deep', str(path)
         return None
 
     found: dict[str, list[str]] = {'unreadable': [], 'size': [], 'deep': []}
@@ -86,23 +78,20 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
             for kind, place in filter(None, pool.map(problem, images[start : start + _BATCH])):
                 found[kind].append(place)
     return [
-        *find_places(
-            True,
+        *error(
             'images are empty, truncated or not images',
             'Copy them again or remove them from the annotation file',
             found['unreadable'],
         ),
-        *find_places(
-            True,
+        *error(
             'images have another size than annotated (width, height)',
             'Correct the annotation file; if width and height are swapped, the boxes were drawn '
             'on the image before it was turned as its EXIF data says',
             found['size'],
         ),
-        *find_places(
-            True,
-            'images are grey with more than 8 bits, of which training sees all above 255 as white',
-            'Scale their values to 0..255 and save them with 8 bits',
+        *error(
+            'images have not 8 bits per channel',
+            'Convert them, or remove them from the annotation file',
             found['deep'],
         ),
     ]

@@ -11,16 +11,16 @@ _TEXT = """\
 # Written from {folder} ({annotation_format}); the recipe is inherited.
 _base_ = {template!r}
 
-data_root = {data_root!r}
-metainfo = dict(classes={classes!r})
+data_root = {data_root}
+metainfo = dict(classes={classes})
 train_data = dict(
     data_root=data_root,
     metainfo=metainfo,
-    ann_file={train_file!r},
+    ann_file={train_file},
     data_prefix=dict(img=''),
 )
-val_data = dict(train_data, ann_file={val_file!r})
-test_data = dict(train_data, ann_file={test_file!r})
+val_data = dict(train_data, ann_file={val_file})
+test_data = dict(train_data, ann_file={test_file})
 
 # The template's objects may lie any way round; here they are mirrored only.
 train_pipeline = [
@@ -71,15 +71,20 @@ def render_config(
     """
     annotations = out.resolve() / 'annotations'
     return _TEXT.format(
-        folder=' '.join(str(folder).split()),
+        folder=_quote(str(folder)),
         annotation_format=annotation_format,
         template=TEMPLATE,
-        data_root=f'{folder.resolve()}/',
-        classes=tuple(classes),
-        train_file=str(annotations / 'instances_train.json'),
-        val_file=str(annotations / 'instances_val.json'),
-        test_file=str(annotations / f'instances_{"test" if has_test else "val"}.json'),
+        data_root=_quote(f'{folder.resolve()}/'),
+        classes=_quote(tuple(classes)),
+        train_file=_quote(str(annotations / 'instances_train.json')),
+        val_file=_quote(str(annotations / 'instances_val.json')),
+        test_file=_quote(str(annotations / f'instances_{"test" if has_test else "val"}.json')),
         share=anchors.share,
         min_sizes=list(anchors.min_sizes),
         max_sizes=list(anchors.max_sizes),
     )
+
+
+def _quote(value: str | tuple[str, ...]) -> str:
+    """A literal of Python in which MMEngine finds nothing like {{ fileDirname }} to replace."""
+    return repr(value).replace('{', '\\x7b')

@@ -1,24 +1,29 @@
 """Reads images, and divides them into training and validation images."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmcv.image import imfrombytes
 from rich.progress import track
 
+from ..datasets.decoding import DeepImageError, decode_image
+from ..datasets.findings import Finding, note
 from ..utils.errors import describe_error
+from .annotations import LabeledFolder, LabeledImage, PreparationError
 
 # Bits of a fingerprint that may differ between near-duplicates; they lie in one of four words, so
 # that at least one word of two near-duplicates is the same.
 _MAX_DISTANCE = 3
 _WORDS = 4
+# With so many groups that share a word an image is compared: near-duplicates follow each other.
+_COMPARED = 64
+# Parts that a group is cut into, for one share of validation images.
+_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -29,18 +34,20 @@ class ImageFile:
         size: Width and height in pixels, turned as its EXIF data says; None if it is unreadable.
         fingerprint: 64 bits, of which near-duplicates share nearly all.
         error: Why it is unreadable.
+        is_deep: Whether that is because of more than 8 bits a channel.
     """
 
     size: tuple[int, int] | None
     fingerprint: int = 0
     error: str = ''
+    is_deep: bool = False
 
 
 def read_image_files(paths: Sequence[Path]) -> list[ImageFile]:
     """Decodes images as our configs do.
 
     Args:
-        paths: The files.
+        paths: The image files.
 
     Returns:
         One for each path.
@@ -52,43 +59,60 @@ def read_image_files(paths: Sequence[Path]) -> list[ImageFile]:
 
 
 def group_near_duplicates(fingerprints: Sequence[int]) -> list[list[int]]:
-    """Groups images whose fingerprints differ by at most three bits, directly or by steps.
+    """Groups images whose fingerprints differ by at most three bits from that of the first.
+
+    An image joins the group whose first image is nearest. Groups are not joined by steps from image
+    to image, as connected components would be: a chain of them leads to any picture of a camera.
+    The time rises with the number of images: of the groups that share a word with an image only the
+    latest are compared with it.
 
     Args:
-        fingerprints: Of the images (:class:`ImageFile`).
+        fingerprints: The fingerprint of each image (:class:`ImageFile`).
 
     Returns:
         Groups of indices, each in rising order, by their first.
     """
-    parents = list(range(len(fingerprints)))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
-    same: dict[int, list[int]] = defaultdict(list)
+    groups: dict[int, list[int]] = {}
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, value in enumerate(fingerprints):
-        same[value].append(index)
-    pairs = [(group[0], index) for group in same.values() for index in group[1:]]
-    for word in range(_WORDS):
-        buckets: dict[int, list[int]] = defaultdict(list)
-        for value in same:
-            buckets[value >> (16 * word) & 0xFFFF].append(value)
-        pairs += [
-            (same[a][0], same[b][0])
-            for bucket in buckets.values()
-            for a, b in combinations(bucket, 2)
-            if (a ^ b).bit_count() <= _MAX_DISTANCE
-        ]
-    for pair in pairs:
-        first, second = sorted(map(root, pair))
-        parents[second] = first
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(parents)):
-        groups[root(index)].append(index)
+        if value in groups:
+            groups[value].append(index)
+            continue
+        keys = [(word, value >> (16 * word) & 0xFFFF) for word in range(_WORDS)]
+        near = {first for key in keys for first in buckets[key][-_COMPARED:]}
+        distance, first = min(((value ^ n).bit_count(), n) for n in near) if near else (64, 0)
+        if distance <= _MAX_DISTANCE:
+            groups[first].append(index)
+            continue
+        groups[value] = [index]
+        for key in keys:
+            buckets[key].append(value)
     return list(groups.values())
+
+
+def cut_large_groups(
+    groups: Sequence[Sequence[int]], val_fraction: float
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Cuts groups that are larger than the validation set, such as those of a fixed camera.
+
+    Args:
+        groups: Indices of images that look nearly the same.
+        val_fraction: Share of validation images.
+
+    Returns:
+        The groups, and those of them that have been cut into runs of consecutive images; groups of
+        one or two images stay whole.
+    """
+    share = val_fraction * sum(map(len, groups))
+    result, cut = [], []
+    for group in map(list, groups):
+        if len(group) <= max(share, 2):
+            result.append(group)
+            continue
+        cut.append(group)
+        size = max(round(share / _PARTS), 1)
+        result += [group[start : start + size] for start in range(0, len(group), size)]
+    return result, cut
 
 
 def split_groups(groups: Sequence[Sequence[int]], val_fraction: float, seed: int) -> set[int]:
@@ -97,7 +121,7 @@ def split_groups(groups: Sequence[Sequence[int]], val_fraction: float, seed: int
     Args:
         groups: Indices of images that belong together.
         val_fraction: The share of images to choose, in 0..1.
-        seed: Of the order in which groups are tried.
+        seed: Seed of the order in which groups are tried.
 
     Returns:
         The indices of the chosen images: at most the share, of two groups or more at least one.
@@ -114,9 +138,111 @@ def split_groups(groups: Sequence[Sequence[int]], val_fraction: float, seed: int
     return chosen
 
 
+def divide(
+    images: Sequence[LabeledImage],
+    files: Sequence[ImageFile],
+    labeled: LabeledFolder,
+    val_fraction: float,
+    seed: int,
+    together: bool,
+) -> tuple[list[str], list[Finding]]:
+    """Gives each image a split: what the folder says, or drawn at random.
+
+    Args:
+        images: The images that can be used.
+        files: Their files.
+        labeled: The folder.
+        val_fraction: Share of validation images to draw.
+        seed: Seed of the drawing.
+        together: Whether near-duplicates are looked for, and drawn for the same split.
+
+    Returns:
+        'train', 'val' or 'test' for each image, and what was noticed.
+
+    Raises:
+        PreparationError: If there are no training images, or none for validation can be drawn; or
+            if lists of images are there, and none of their lines fits an image.
+    """
+    groups = (
+        group_near_duplicates([file.fingerprint for file in files])
+        if together
+        else [[index] for index in range(len(files))]
+    )
+    splits, findings = _complete_splits(images)
+    if 'val' not in splits:
+        if labeled.lost_lists:
+            raise PreparationError(
+                f'no line of a list of images fits an image, the first is {labeled.lost_lists[0]}: '
+                'correct or remove the list'
+            )
+        groups, cut = cut_large_groups(groups, val_fraction)
+        if len(groups) < 2:
+            raise PreparationError(
+                f'{len(images)} image(s), all nearly the same, cannot be divided into two sets: '
+                'add others, or put some into a folder val'
+            )
+        chosen = split_groups(groups, val_fraction, seed)
+        splits = ['val' if i in chosen else 'train' for i in range(len(images))]
+        findings += note(
+            f'the folder names no validation images; {len(chosen)} were drawn with seed {seed}',
+            'To choose them, put images into folders train and val',
+        )
+        findings += note(
+            'groups of images that look nearly the same are larger than the validation set',
+            'They are divided in runs of consecutive images; validation images like the training '
+            'images flatter the detector',
+            (f'{len(group)} images like {images[group[0]].path}' for group in cut),
+        )
+    if 'train' not in splits:
+        raise PreparationError(
+            f'there are no training images, only {", ".join(sorted(set(splits)))}: name the folder '
+            'that has both, or one whose name is no split'
+        )
+    return splits, findings + _find_leaks(images, groups, splits)
+
+
+def _complete_splits(images: Sequence[LabeledImage]) -> tuple[list[str], list[Finding]]:
+    """The splits of all images as far as the folder names validation or test images."""
+    splits = [image.split for image in images]
+    named = Counter(splits)
+    findings: list[Finding] = []
+    # If it names training images only, the others are those that are not trained on.
+    rest = 'val' if named['train'] and not named['val'] and not named['test'] else 'train'
+    if named.keys() - {None}:
+        findings += note(
+            'images are in no split',
+            'They are trained on' if rest == 'train' else 'They are validated on',
+            (str(i.path) for i, split in zip(images, splits, strict=True) if split is None),
+        )
+    if named['test'] and not named['val']:
+        findings += note('there are test, but no validation images', 'They are validated on')
+        splits = ['val' if split == 'test' else split for split in splits]
+    return [split or rest for split in splits], findings
+
+
+def _find_leaks(
+    images: Sequence[LabeledImage], groups: Sequence[Sequence[int]], splits: Sequence[str]
+) -> list[Finding]:
+    leaks = []
+    for group in groups:
+        learned = [i for i in group if splits[i] == 'train']
+        leaks += [
+            f'{images[i].path} like {images[learned[0]].path}'
+            for i in group
+            if learned and splits[i] != 'train'
+        ]
+    return note(
+        'validation or test images look nearly the same as training images',
+        'They flatter the detector: put such images into one split',
+        leaks,
+    )
+
+
 def _read(path: Path) -> ImageFile:
     try:
-        pixels = imfrombytes(path.read_bytes(), backend='pillow')
+        pixels = decode_image(path.read_bytes())
+    except DeepImageError as error:
+        return ImageFile(None, error=str(error), is_deep=True)
     # Damaged files make decoders raise almost anything.
     except Exception as error:
         return ImageFile(None, error=describe_error(error))

@@ -1,198 +1,328 @@
 """Reads the text files of YOLO."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from ..datasets.findings import Finding, find_places
+from ..datasets.findings import note
 from .annotations import (
-    ImageIndex,
     LabeledBox,
     LabeledFolder,
     LabeledImage,
-    find_files,
-    find_images,
+    PreparationError,
     finite_number,
-    read_text,
-    split_from_path,
+    order_classes,
 )
-from .errors import PreparationError
+from .source import SourceFolder, read_text, split_from_words
+from .split_lists import Splits, find_lists
 
 _CLASS_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
 # What polygons reach to, in parts of the image; flags of keypoints are 2.
 _FARTHEST = 1.5
 
 
-def read_yolo(folder: Path, classes: Sequence[str] = ()) -> LabeledFolder:
+@dataclass
+class _Description:
+    """What a YAML file, or Darknet's ``obj.data``, says about a data set."""
+
+    path: Path
+    names: list | dict | None = None
+    count: object = None
+    places: dict[str, list[str]] = field(default_factory=dict)
+    base: str = ''
+    has_keypoints: bool = False
+
+
+def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads one text file per image, of lines ``class x y width height`` in parts of the image.
 
     Polygons become the box around them, and keypoints, which the YAML file names by
     ``kpt_shape``, are passed over. The names of the classes are those of a YAML file
-    with ``names``, or the lines of ``classes.txt``, ``obj.names``, ``labels.txt`` or
-    ``_darknet.labels``. An image without a text file has no boxes. The splits are those of the
-    YAML file, which names folders or lists of images, or of folders called ``train``, ``val`` and
-    the like.
+    with ``names``, or the lines of ``classes.txt``, ``labels.txt``, ``_darknet.labels`` or a file
+    with the suffix ``.names``. An image without a text file has no boxes. The splits are those of
+    the YAML file or of ``obj.data``, which name folders or lists of images, or of lists and folders
+    that are called after a split.
 
     Args:
-        folder: Where the files are, however deep.
+        source: The folder.
         classes: Names of the classes 0, 1, ..., in place of those in the folder.
 
     Returns:
-        All images.
+        All images; without masks, which have the names of photos.
 
     Raises:
-        PreparationError: If the names or the numbers of the classes are not known, or a YAML file
-            is none.
+        PreparationError: If the names or the numbers of the classes are not known.
     """
-    descriptions = _read_descriptions(folder)
-    description = descriptions[0] if descriptions else {}
-    names = list(classes) or _read_classes(folder, descriptions)
-    files = find_images(folder)
-    splits, findings = _read_splits(files, folder, description)
-    images, wrong, unknown, bare = [], [], [], []
-    labels = set()
-    for image in files:
-        label = yolo_label(image)
-        boxes = []
-        if label.is_file():
-            labels.add(label.resolve())
-        else:
+    descriptions, not_read = _read_descriptions(source)
+    names = list(classes) or _read_classes(source, descriptions, not_read)
+    names, alike = order_classes(names, ())
+    described = next((item for item in descriptions if item.places), None)
+    splits = (
+        Splits(source, described.places, described.path, described.base)
+        if described
+        else Splits(source)
+    )
+    has_keypoints = any(item.has_keypoints for item in descriptions)
+    labels, alone = _pair(source)
+    masks = _find_masks(source, labels)
+    images, wrong, unknown, bare, lost = [], [], [], [], []
+    for image in sorted({*source.images, *labels} - masks):
+        label = labels.get(image)
+        boxes, reasons = [], []
+        if label is None:
             bare.append(str(image))
-        for number, line in enumerate(_read_lines(label) if label.is_file() else [], 1):
-            values = [finite_number(word) for word in line.split()]
-            if not values:
+        for number, line in _read_lines(label) if label else ():
+            try:
+                box = _parse_line(line, has_keypoints, names)
+            except ValueError as error:
+                reasons.append(f'{label}:{number}: {error}')
                 continue
-            box = _read_values(values[:5] if 'kpt_shape' in description else values)
-            if box is None:
-                wrong.append(f'{label}:{number}')
-            elif not box[0] < len(names):
-                unknown.append(f'{label}:{number}: class {box[0]}')
-            else:
+            if box[0] < len(names):
                 boxes.append(LabeledBox(names[box[0]], box[1]))
-        real = image.resolve()
-        named = next((splits[p] for p in (real, *real.parents) if p in splits), None)
-        split = named or split_from_path(image, folder)
-        images.append(LabeledImage(image, tuple(boxes), split, relative=True))
+            else:
+                unknown.append(f'{label}:{number}: class {box[0]}')
+        wrong += reasons
+        if reasons and not boxes:
+            lost.append(str(image))
+            continue
+        split = splits.find(image)
+        images.append(LabeledImage(image, tuple(boxes), label, split, relative=True))
     if unknown:
         raise PreparationError(
             f'{len(unknown)} lines have a class of which no name is known, first {unknown[0]}; '
             f'known are {names}: name all with --classes, in the order of their numbers'
         )
-    texts = [path for path in find_files(folder) if path.suffix == '.txt']
-    alone = [str(path) for path in texts if path.resolve() not in labels and is_yolo(path)]
-    findings += [
-        *find_places(
-            False,
-            'lines are not "class x y width height" or a polygon',
-            'They are left out',
-            wrong,
+    findings = [
+        *alike,
+        *note('YAML files do not describe a data set', 'They are passed over', not_read),
+        *splits.findings,
+        *note('lines are not "class x y width height" or a polygon', 'They are left out', wrong),
+        *note('images have no line that can be read', 'They are left out', lost),
+        *note('text files have no image, or several of that name', 'They are left out', alone),
+        *note(
+            'images have no text file, and the name of one that has',
+            'They are left out, as masks and copies are',
+            map(str, sorted(masks)),
         ),
-        *find_places(False, 'text files have no image', 'They are left out', alone),
-        *find_places(False, 'images have no text file', 'They have no boxes', bare),
+        *note('images have no text file', 'They have no boxes', bare),
     ]
-    return LabeledFolder(images, names, findings)
+    return LabeledFolder(images, names, findings, splits.lost_lists)
 
 
-def yolo_label(image: Path) -> Path:
-    """The text file of an image: beside it, or in ``labels`` where the image is in ``images``."""
-    beside = image.with_suffix('.txt')
-    parts = list(image.parts)
-    if 'images' in parts and not beside.is_file():
-        place = len(parts) - 1 - parts[::-1].index('images')
-        parts[place] = 'labels'
-        return Path(*parts).with_suffix('.txt')
-    return beside
+def refuse_yolo(source: SourceFolder) -> str | None:
+    """Why the text files of a folder are not those of YOLO.
+
+    Returns:
+        The first line of an image's text file that is not as it should be, and the reason; an
+        empty text if one is as it should be, and None if no text file belongs to an image.
+    """
+    reason = None
+    for label in _pair(source)[0].values():
+        for number, line in _read_lines(label):
+            try:
+                _parse_line(line, False, ())
+            except ValueError as error:
+                reason = reason or f'{label}:{number}: {error}'
+            else:
+                return ''
+    return reason
 
 
-def is_yolo(label: Path) -> bool:
-    """Whether a text file has a line as YOLO writes them."""
-    return any(
-        _read_values([finite_number(word) for word in line.split()]) for line in _read_lines(label)
-    )
+def _pair(source: SourceFolder) -> tuple[dict[Path, Path], list[str]]:
+    """The text file of each image that has one, and the text files in YOLO's format without."""
+    lists = {path for path, _ in find_lists(source)}
+    found: dict[Path, list[Path]] = defaultdict(list)
+    alone = []
+    for path in source.with_suffix('.txt'):
+        if path in lists or path.name.lower() in _CLASS_FILES:
+            continue
+        image = source.find_beside(path) or source.find(path)
+        if image is not None and not source.are_apart(path, image):
+            found[image].append(path)
+        elif any(map(_is_yolo, _read_lines(path))):
+            unread = source.find_unread(path.stem)
+            alone.append(f'{path}: {unread.name} cannot be read' if unread else str(path))
+    labels = {}
+    for image, paths in found.items():
+        beside = [path for path in paths if path.parent == image.parent]
+        labels[image], *others = beside + [path for path in paths if path not in beside]
+        alone += map(str, others)
+    return labels, alone
 
 
-def _read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
+def _find_masks(source: SourceFolder, labels: dict[Path, Path]) -> set[Path]:
+    """Images that have no text file, and share the name of one that has.
+
+    In a folder with text files such an image is one without objects, unless the other is beside it.
+    """
+    folders = {image.parent for image in labels}
+    twins: dict[str, list[Path]] = defaultdict(list)
+    for image in labels:
+        twins[image.stem].append(image)
+    return {
+        image
+        for image in source.images
+        if image not in labels
+        and any(
+            image.parent == twin.parent
+            or (image.parent not in folders and not source.are_apart(image, twin))
+            for twin in twins[image.stem]
+        )
+    }
 
 
-def _read_values(
-    values: Sequence[float | None],
-) -> tuple[int, tuple[float, float, float, float]] | None:
-    """Class and corners of a line; None if it is not as it should be."""
-    if len(values) < 5 or None in values or values[0] < 0 or values[0] % 1:
-        return None
+def _is_yolo(numbered: tuple[int, str]) -> bool:
+    try:
+        _parse_line(numbered[1], False, ())
+    except ValueError:
+        return False
+    return True
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not empty, with their numbers."""
+    try:
+        text = read_text(path)
+    except PreparationError:
+        text = path.read_bytes().decode(errors='replace')
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _parse_line(
+    line: str, has_keypoints: bool, names: Sequence[str]
+) -> tuple[int, tuple[float, float, float, float]]:
+    """Class and corners of a line.
+
+    Raises:
+        ValueError: If it is not as it should be; names the reason.
+    """
+    words = line.split()
+    shown = repr(line if len(line) <= 60 else f'{line[:60]}...')
+    if ',' in line:
+        what = 'decimal commas, write points' if len(words) > 4 else 'commas, write spaces'
+        raise ValueError(f'{shown} has {what}')
+    if finite_number(words[0]) is None and (words[0] in names or not words[0][0].isdigit()):
+        raise ValueError(f'{shown} begins with a name, write the number of the class')
+    values = [finite_number(word) for word in words]
+    if None in values:
+        raise ValueError(f'{shown} has a word that is no number')
+    if len(values) < 5:
+        raise ValueError(f'{shown} has {len(values)} numbers, write 5')
+    if values[0] < 0 or values[0] % 1:
+        raise ValueError(f'{shown} begins with no number of a class, count them from 0')
+    if has_keypoints:
+        values = values[:5]
     # The sixth value is a confidence.
     if len(values) in (5, 6):
         x, y, width, height = values[1:5]
-        if width < 0 or height < 0 or max(values[1:5]) > 2:
-            return None
-        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    elif len(values) % 2 and max(values[1:]) <= _FARTHEST:
-        xs, ys = values[1::2], values[2::2]
-        corners = (min(xs), min(ys), max(xs), max(ys))
-    else:
-        return None
-    return int(values[0]), corners
+        if max(values[1:5]) > 2:
+            raise ValueError(
+                f'{shown} counts in pixels, write parts of the width and height of the image'
+            )
+        return int(values[0]), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    if not len(values) % 2:
+        raise ValueError(f'{shown} has {len(values)} numbers, write 5, or pairs after the class')
+    if max(values[1:]) > _FARTHEST:
+        raise ValueError(
+            f'{shown} has values above 1: write parts of the image; with keypoints, give the YAML '
+            'file their kpt_shape'
+        )
+    xs, ys = values[1::2], values[2::2]
+    return int(values[0]), (min(xs), min(ys), max(xs), max(ys))
 
 
-def _read_descriptions(folder: Path) -> list[dict[str, Any]]:
-    """What YAML files with class names say, by path; their own path has the key ''."""
-    found = []
-    for path in find_files(folder):
-        if path.suffix not in ('.yaml', '.yml'):
-            continue
-        text = read_text(path)
+def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[str]]:
+    """The descriptions of data sets, by path, and YAML files that cannot be read."""
+    found, not_read = [], []
+    for path in source.with_suffix('.yaml', '.yml'):
         try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PreparationError(f'{path} is no YAML: {error}'.replace('\n', ' ')) from error
-        if isinstance(content, dict) and isinstance(content.get('names'), (list, dict)):
-            found.append(content | {'': path})
-    return found
-
-
-def _read_classes(folder: Path, descriptions: Sequence[dict[str, Any]]) -> list[str]:
-    lists = {content['']: _named_classes(content) for content in descriptions}
-    if lists:
-        return _longest(lists)
-    files = find_files(folder)
-    for name in _CLASS_FILES:
-        lists = {
-            path: [line.strip() for line in read_text(path).splitlines() if line.strip()]
-            for path in files
-            if path.name == name
+            content = yaml.safe_load(read_text(path))
+        except (PreparationError, yaml.YAMLError) as error:
+            not_read.append(' '.join(f'{path}: {error}'.split()))
+            continue
+        names = content.get('names') if isinstance(content, dict) else None
+        # Other programs have YAML files, too.
+        if not isinstance(names, (list, dict)):
+            continue
+        if any(isinstance(name, (list, dict)) for name in _values(names)) or (
+            isinstance(names, dict) and not all(str(key).isdigit() for key in names)
+        ):
+            not_read.append(f'{path}: its names are neither a list nor numbered')
+            continue
+        places = {split: content.get(split) or [] for split in ('train', 'val', 'test')}
+        places['val'] = places['val'] or content.get('valid') or content.get('validation') or []
+        found.append(
+            _Description(
+                path,
+                names,
+                content.get('nc'),
+                {s: [p] if isinstance(p, str) else [*map(str, p)] for s, p in places.items() if p},
+                str(content.get('path') or ''),
+                'kpt_shape' in content,
+            )
+        )
+    for path in source.with_suffix('.data'):
+        # Darknet's file: a line is "valid = data/valid.txt".
+        pairs = [line.partition('=')[::2] for _, line in _read_lines(path)]
+        places = {
+            split: [place.strip()] for key, place in pairs if (split := split_from_words([key]))
         }
-        if lists:
-            return _longest(lists)
-    raise PreparationError(
-        f'{folder} does not say what its classes are called, neither in a data.yaml nor in '
-        f'{" or ".join(_CLASS_FILES)}: name them with --classes, in the order of their numbers'
-    )
+        if places:
+            found.append(_Description(path, places=places))
+    return found, not_read
 
 
-def _named_classes(description: dict[str, Any]) -> list[str]:
-    names, file = description['names'], description['']
+def _values(names: list | dict) -> list:
+    return list(names.values()) if isinstance(names, dict) else names
+
+
+def _named_classes(path: Path, names: list | dict, count: object) -> list[str]:
     if isinstance(names, dict):
         by_number = {str(number): name for number, name in names.items()}
         if by_number.keys() != set(map(str, range(len(by_number)))):
             raise PreparationError(
-                f'{file} gives its classes the numbers {", ".join(by_number)}: number classes and '
+                f'{path} gives its classes the numbers {", ".join(by_number)}: number classes and '
                 'labels 0, 1, ...'
             )
         names = [by_number[str(number)] for number in range(len(by_number))]
     unquoted = [name for name in names if isinstance(name, bool) or name is None]
     if unquoted:
         raise PreparationError(
-            f'{file} has a class {unquoted[0]}, as YAML reads yes, no and null: put names into '
+            f'{path} has a class {unquoted[0]}, as YAML reads yes, no and null: put names into '
             'quotes'
+        )
+    if isinstance(count, int) and count != len(names):
+        raise PreparationError(
+            f'{path} says nc: {count}, but names {len(names)} classes: correct one of them, or '
+            'name the classes with --classes, in the order of their numbers'
         )
     return list(map(str, names))
 
 
-def _longest(lists: dict[Path, list[str]]) -> list[str]:
-    """The list of classes that the others are the beginnings of."""
+def _read_classes(
+    source: SourceFolder, descriptions: Sequence[_Description], not_read: Sequence[str]
+) -> list[str]:
+    """The longest list of classes of a folder, that all others are the beginnings of."""
+    lists = {
+        item.path: _named_classes(item.path, item.names, item.count)
+        for item in descriptions
+        if item.names is not None
+    }
+    for path in source.files:
+        if path.name.lower() in _CLASS_FILES or path.suffix.lower() == '.names':
+            lists[path] = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not lists:
+        raise PreparationError(
+            f'{source.root} does not say what its classes are called, neither in a data.yaml nor '
+            f'in {" or ".join(_CLASS_FILES)}'
+            + (f' ({not_read[0]})' if not_read else '')
+            + ': name them with --classes, in the order of their numbers'
+        )
     longest = max(lists, key=lambda path: len(lists[path]))
     for path, names in lists.items():
         if names != lists[longest][: len(names)]:
@@ -201,46 +331,3 @@ def _longest(lists: dict[Path, list[str]]) -> list[str]:
                 'one list holds for all, and name it with --classes'
             )
     return lists[longest]
-
-
-def _read_splits(
-    images: Sequence[Path], folder: Path, description: dict[str, Any]
-) -> tuple[dict[Path, str], list[Finding]]:
-    """The split of folders and of listed images, and what of it is not there."""
-    index = ImageIndex(images, folder)
-    splits: dict[Path, str] = {}
-    missing, nowhere = [], []
-    for split in ('train', 'val', 'test'):
-        places = description.get(split) or []
-        for place in [places] if isinstance(places, str) else map(str, places):
-            beside = description[''].parent
-            starts = (beside / str(description.get('path') or ''), beside)
-            # Roboflow writes ../train/images for train/images.
-            named = [s / p for s in starts for p in (place, place.removeprefix('../'))]
-            roots = {root.resolve(): root for root in named if root.exists()}
-            if not roots:
-                nowhere.append(f'{description[""]}: {split}: {place}')
-            for real, root in roots.items():
-                if root.is_dir():
-                    splits.setdefault(real, split)
-                    continue
-                for name in filter(None, map(str.strip, _read_lines(root))):
-                    image = index.find(root, name.removeprefix('./'))
-                    if image is None:
-                        missing.append(f'{root}: {name}')
-                    else:
-                        splits.setdefault(image.resolve(), split)
-    return splits, [
-        *find_places(
-            False,
-            'lines of the lists of images name one that is not there, or several',
-            'They are left out',
-            missing,
-        ),
-        *find_places(
-            False,
-            'folders or lists of images that the YAML file names are not there',
-            'The names of the folders say what is which',
-            nowhere,
-        ),
-    ]

@@ -2,13 +2,13 @@ import copy
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.transforms import RandomFlip, YOLOXHSVRandomAug
 from PIL import Image
 
-from mmdet_hadaptive.datasets import CheckedCocoDataset, check_coco
+from mmdet_hadaptive.datasets import CheckedCocoDataset, LoadCheckedImage, check_coco
 
 CLASSES = ('cat', 'dog')
 GOOD = dict(
@@ -155,7 +155,10 @@ def test_errors(folder, name):
 
 NOTES = {
     'no area': (changed('annotations', 0, bbox=[5, 5, 0, 9]), '1 boxes have no area'),
-    'outside': (changed('annotations', 0, bbox=[70, 5, 9, 9]), '1 boxes lie outside'),
+    'outside': (
+        changed('annotations', 0, bbox=[70, 5, 9, 9]),
+        '1 boxes have less than one pixel inside',
+    ),
     'beyond': (changed('annotations', 0, bbox=[50, 5, 20, 9]), '1 boxes reach beyond'),
     'leaves the folder': (
         changed('images', 0, file_name='../images/a.jpg'),
@@ -180,7 +183,7 @@ def test_one_error_does_not_hide_the_others(folder):
     coco['images'].append(dict(id=3, file_name='none.jpg', width=5, height=5))
     (folder / 'images' / 'b.png').write_bytes(b'')
     text = '\n'.join(finding.describe() for finding in check(folder, coco))
-    for problem in ('category 30', 'none.jpg', 'b.png: cannot identify', '1 boxes lie outside'):
+    for problem in ('category 30', 'none.jpg', 'b.png: cannot identify', '1 boxes have less'):
         assert problem in text
 
 
@@ -226,8 +229,6 @@ def test_findings_are_one_line(folder):
 
 def noise(mode):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 4), dtype=np.uint8)
-    if mode == 'I;16':
-        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 200 + 1000)
     return Image.fromarray(pixels, 'RGBA').convert(mode)
 
 
@@ -244,14 +245,38 @@ def test_images_that_the_loader_converts(folder, name, mode):
     assert dataset(folder, test_mode=True)['ab'.index(name[0])]['inputs'].shape == (3, 20, 30)
 
 
-def test_grey_images_with_16_bits(folder):
-    noise('I;16').save(folder / 'images' / 'b.png')
-    (finding,) = check(folder, GOOD)
+def deep(name):
+    grey = np.random.default_rng(1).integers(0, 256, (40, 60), dtype=np.uint8)
+    if name == 'float.tif':
+        return grey.astype(np.float32) / 255
+    if name == 'int32.tif':
+        return grey.astype(np.int32)
+    return (np.dstack([grey] * 3) if 'colour' in name else grey).astype(np.uint16) * 16
+
+
+@pytest.mark.parametrize(
+    'name', ['grey.png', 'colour.png', 'grey.tif', 'colour.tif', 'float.tif', 'int32.tif']
+)
+def test_images_that_have_not_8_bits(folder, name):
+    """Pillow cuts grey values off at 255, and makes colours of 12 bits black."""
+    cv2.imwrite(str(folder / 'images' / name), deep(name))
+    coco = changed('images', 1, file_name=name)
+    (finding,) = check(folder, coco)
     assert finding.is_error
-    assert 'grey with more than 8 bits' in finding.problem
-    # What is claimed of the loader.
-    load = LoadImageFromFile(imdecode_backend='pillow')
-    assert (load(dict(img_path=folder / 'images' / 'b.png'))['img'] == 255).all()
+    assert re.search(
+        r'have not 8 bits.*of the type (uint16|float32|int32).*convertScaleAbs', finding.describe()
+    )
+    data = dataset(folder, coco)
+    # Which of MMDetection's transforms reads images is its own affair.
+    data.pipeline.transforms[0] = LoadCheckedImage()
+    with pytest.raises(RuntimeError, match=rf'{name} cannot be used .*convertScaleAbs'):
+        data[1]
+
+
+@pytest.mark.parametrize('name', ['b.tif', 'b.bmp', 'b.webp'])
+def test_other_formats_with_8_bits(folder, name):
+    noise('RGB').save(folder / 'images' / name)
+    assert check(folder, changed('images', 1, file_name=name)) == []
 
 
 def test_annotations_of_the_image_before_it_was_turned(folder):

@@ -200,4 +200,4 @@ def test_a_config_without_data_sets_in_this_format(tmp_path, run_warm):
     file = tmp_path / 'config.py'
     file.write_text("train_dataloader = dict(dataset=dict(type='OpenImagesDataset'))\nmodel = {}\n")
     output = run_warm(ROOT / 'tools/check_dataset.py', file, cwd=tmp_path, code=1)
-    assert 'has no data set with an ann_file: nothing was checked' in output
+    assert "has no data set in COCO's format: nothing was checked" in output

@@ -154,7 +154,7 @@ def test_images(folder, name, data):
         loaded = None
     (finding,) = findings or [None]
     assert (finding is None) == (loaded is not None and loaded.shape == (40, 60, 3)) or (
-        'more than 8 bits' in finding.problem
+        'have not 8 bits' in finding.problem
     )
     if finding:
         assert str(path) in finding.describe()

@@ -126,16 +126,18 @@ def test_keypoints_are_no_polygon(tmp_path):
     description.write_text(description.read_text().replace('kpt_shape', 'other'))
     result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out2')
     [finding] = notes(result, 'or a polygon')
-    assert finding.places == (f'{label}:1',)
+    assert finding.places[0].startswith(f'{label}:1: ')
+    assert 'kpt_shape' in finding.places[0]
 
 
 def test_yolo_files_without_another_are_named(tmp_path):
     folder = tmp_path / 'pets'
     write_yolo(folder)
-    (folder / 'train/images/a.png').rename(folder / 'train/images/a.heic')
+    (folder / 'train/images/a.png').unlink()
+    (folder / 'train/images/a.heic').write_bytes(b'what nobody reads')
     result = prepare_dataset(folder, tmp_path / 'out')
     [text] = notes(result, 'text files have no image')
-    assert text.places == (f'{folder}/train/labels/a.txt',)
+    assert text.places == (f'{folder}/train/labels/a.txt: a.heic cannot be read',)
     [image] = notes(result, 'images have no text file')
     assert image.places == (f'{folder}/train/images/c.png',)
 
@@ -176,7 +178,7 @@ def test_lists_beside_a_description_whose_path_is_elsewhere(tmp_path):
     )
     result = prepare_dataset(folder, tmp_path / 'out')
     assert read_back(tmp_path / 'out', 'val').keys() == {'d'}
-    [finding] = notes(result, 'that the YAML file names are not there')
+    [finding] = notes(result, 'that the description names are not there')
     assert finding.places == (f'{folder}/data.yaml: train: lost',)
 
 
@@ -249,7 +251,7 @@ def test_coco_names_of_images(tmp_path):
 
 def lose_labels(folder):
     write_yolo(folder)
-    (folder / 'valid/labels').rename(folder / 'valid/boxes')
+    shutil.rmtree(folder / 'valid/labels')
 
 
 def draw_no_boxes(folder):
@@ -304,7 +306,7 @@ def lose_images(folder):
 @pytest.mark.parametrize(
     ('write', 'options', 'message'),
     [
-        (lose_labels, {}, r'validation images of .* have no boxes, the first is valid/images/d'),
+        (lose_labels, {}, r'validation images have no boxes, the first is valid/images/d'),
         (draw_no_boxes, dict(val_fraction=0.4), 'validation .* no boxes.*draw others with --seed'),
         (list_classes_twice, {}, r'valid/classes.txt and .*train/classes.txt do not list the same'),
         (number_from_one, {}, r'data.yaml gives its classes the numbers 1, 2: number classes'),
@@ -315,7 +317,7 @@ def lose_images(folder):
         (
             write_xml_in_another_encoding,
             dict(annotation_format='voc'),
-            r'4 files are no XML .*multi-byte encodings are not supported',
+            r'4 files cannot be read as XML .*multi-byte encodings are not supported',
         ),
         (lose_images, {}, r'4 images are not there, or several of that name \(.*: a.png'),
     ],

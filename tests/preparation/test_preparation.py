@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_hadaptive.preparation import PreparationError, prepare_dataset
-from mmdet_hadaptive.preparation.annotations import ImageIndex, split_from_path
+from mmdet_hadaptive.preparation.source import SourceFolder
 from mmdet_hadaptive.preparation.splitting import group_near_duplicates, split_groups
 
 TOOL = Path('tools/prepare_dataset.py').resolve()
@@ -107,20 +107,22 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
     lines = '\n'.join(finding.describe() for finding in result.findings)
     for pattern in (
         r'1 boxes reach beyond their image \(\S*/clipped\.png: cat \[-20\.0, 10\.0, 40.*90\.0\]\)',
-        r'1 boxes are under one pixel or outside their image \(\S*/outside\.png',
+        r'1 boxes have less than one pixel inside their image \(\S*/outside\.png',
         r'1 images have another size .*/resized\.png: \(40, 30\), annotated \(80, 60\)',
         r'1 annotations name no size \(\S*/unsized\.png\)',
         r'1 images are empty, truncated or no images \(\S*/broken\.png',
         r'1 annotation files have no image, or several of that name \(\S*/alone\.xml\)',
         r'1 objects have no name or no four corners \(\S*/nameless\.xml: no name\)',
         r'2 images have no annotation file \(\S*/bare\.png, \S*/no\.png\)',
-        r'1 files are no XML \(\S*/no\.xml',
+        r'1 files cannot be read as XML \(\S*/no\.xml',
+        r'1 images have no object that can be read \(\S*/nameless\.png\)',
     ):
         assert re.search(pattern, lines), (pattern, lines)
     found = read_back(tmp_path / 'out', 'train')
-    assert found.keys() == {'a', 'b', 'c', 'clipped', 'outside', 'unsized', 'nameless'}
+    # An image is no background because its objects cannot be read.
+    assert found.keys() == {'a', 'b', 'c', 'clipped', 'outside', 'unsized'}
     assert found['clipped'] == [('cat', [0, 10, 40, 50])]
-    assert found['outside'] == found['nameless'] == []
+    assert found['outside'] == []
 
 
 def test_difficult_objects_are_ignored(tmp_path):
@@ -190,7 +192,7 @@ def test_yolo_lines(tmp_path):
     assert [name for name, _ in found] == ['dog', 'cat']
     assert np.allclose([box for _, box in found], [[10, 10, 40, 20], [40, 15, 20, 20]], atol=1e-3)
     [finding] = [f for f in result.findings if 'polygon' in f.problem]
-    assert [place.rpartition(':')[2] for place in finding.places] == ['4', '5', '6']
+    assert [place.split(':')[1] for place in finding.places] == ['4', '5', '6']
 
 
 def test_yolo_lists_of_images(tmp_path):
@@ -206,7 +208,7 @@ def test_yolo_lists_of_images(tmp_path):
     assert read_back(tmp_path / 'out', 'train').keys() == {'a', 'b', 'c'}
     assert read_back(tmp_path / 'out', 'val').keys() == {'d'}
     [finding] = [f for f in result.findings if 'lists' in f.problem]
-    assert finding.places == (f'{folder}/val.txt: all/images/gone.png',)
+    assert finding.places == (f'{folder}/val.txt:2: all/images/gone.png',)
 
 
 def test_coco_without_what_some_tools_leave_out(tmp_path):
@@ -286,12 +288,12 @@ def write_coco_twice(folder):
     ('write', 'options', 'message'),
     [
         (spoil_nothing, {}, 'is no folder: name the one with images'),
-        (Path.mkdir, {}, 'has no images: name the folder that they are in'),
+        (Path.mkdir, {}, r'has no images .*it is empty.*: name the folder that they are in'),
         (write_images_only, {}, 'has 1 images, but neither Pascal VOC XML nor YOLO'),
         (write_two_formats, {}, 'the formats voc, coco: choose one with --format'),
         (remove_names, {}, 'name them with --classes, in the order of their numbers'),
         (add_class, {}, r"1 lines have a class .* first .*/a\.txt:1: class 7; known are \['cat'"),
-        (write_no_boxes, {}, 'have no boxes: nothing to learn'),
+        (write_no_boxes, {}, 'have no boxes, the first is train/a.png: nothing to learn'),
         (write_bad_coco, {}, 'annotations have a category_id that does not exist'),
         (write_one_image, {}, r'1 image\(s\), all nearly the same, cannot be divided'),
         (write_one_image_twice, {}, r'2 image\(s\), .* or put some into a folder val'),
@@ -346,8 +348,9 @@ def test_boxes_that_no_anchor_reaches_are_named(tmp_path):
     assert '310 x 5 pixels of the 320 x 320 input' in finding.problem
 
 
-def test_near_duplicates_by_steps():
-    assert group_near_duplicates([0, 0b111, 0b111111, 0xF << 40, 0]) == [[0, 1, 2, 4], [3]]
+def test_near_duplicates_are_like_the_first_of_their_group():
+    # The third is like the second, and not like the first.
+    assert group_near_duplicates([0, 0b111, 0b111111, 0xF << 40, 0]) == [[0, 1, 4], [2], [3]]
     # One bit too many, in each of the words.
     assert group_near_duplicates([0, sum(1 << (16 * i) for i in range(4))]) == [[0], [1]]
 
@@ -361,18 +364,29 @@ def test_division_keeps_groups_whole():
     assert split_groups([[0, 1], [2, 3, 4]], 0.01, 0) == {0, 1}
 
 
-def test_the_nearest_image_is_meant():
-    root = Path('/data')
-    paths = [root / 'train/images/1.jpg', root / 'valid/images/1.jpg', root / 'valid/2.jpg']
-    index = ImageIndex(paths, root)
-    assert index.find(root / 'valid/annots/1.xml') == paths[1]
-    assert index.find(root / 'annots/1.xml') is None
-    assert index.find(root / 'val.json', '1.jpg', split='val') == paths[1]
-    assert index.find(root / 'test.json', '1.jpg', split='test') is None
-    assert index.find(root / 'annots/2.xml') == paths[2]
-    assert index.find(root / 'all.json', 'valid/images/1.jpg') == paths[1]
-    assert split_from_path(root / 'train2017/val/1.jpg', root) == 'train'
-    assert split_from_path(root / 'images/trainee/1.jpg', root) is None
+def make_source(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return SourceFolder(root)
+
+
+def test_the_nearest_image_is_meant(tmp_path):
+    paths = ['train/images/1.jpg', 'valid/images/1.jpg', 'valid/2.jpg']
+    source = make_source(tmp_path, *paths)
+
+    def find(annotation, *args, **options):
+        found = source.find(tmp_path / annotation, *args, **options)
+        return found and found.relative_to(tmp_path).as_posix()
+
+    assert find('valid/annots/1.xml') == paths[1]
+    assert find('annots/1.xml') is None
+    assert find('val.json', '1.jpg', split='val') == paths[1]
+    assert find('test.json', '1.jpg', split='test') is None
+    assert find('annots/2.xml') == paths[2]
+    assert find('all.json', 'valid/images/1.jpg') == paths[1]
+    assert source.split_of(tmp_path / 'train2017/val/1.jpg') == 'train'
+    assert source.split_of(tmp_path / 'images/trainee/1.jpg') is None
 
 
 def test_the_tool(tmp_path, run_warm):

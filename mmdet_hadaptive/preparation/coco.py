@@ -1,0 +1,197 @@
+"""Reads the JSON files of COCO."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hadaptive_runtime.images import IMAGES
+
+from ..datasets.check import check_annotations, check_format
+from ..datasets.findings import note
+from .annotations import (
+    LabeledBox,
+    LabeledFolder,
+    LabeledImage,
+    PreparationError,
+    order_classes,
+)
+from .source import SourceFolder, split_from_words
+from .split_lists import Splits
+
+_LISTS = ('images', 'annotations', 'categories')
+
+
+def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
+    """Reads COCO's JSON, one file for each split.
+
+    Annotations without ``iscrowd`` or ``area`` are read just so: some tools do not write them. An
+    image that is listed twice in a file, under the same name and with the same size, has the boxes
+    of both entries. The splits are those that the files are called after, or of lists of images, or
+    of folders that are called after a split.
+
+    Args:
+        source: The folder.
+        classes: The order of the classes, of which those without boxes may be left out, such as
+            Roboflow's category 0; by default all, in the order of the files.
+
+    Returns:
+        The images that the files name.
+
+    Raises:
+        PreparationError: If a file does not fit COCO's format, or lists an image twice with
+            different sizes; or ``classes`` lacks a class.
+    """
+    splits = Splits(source)
+    images: list[LabeledImage] = []
+    lists: dict[Path, list[str]] = {}
+    missing: list[str] = []
+    repeated: list[str] = []
+    for path, coco in _coco_files(source):
+        for item in coco['annotations'] if isinstance(coco['annotations'], list) else []:
+            if isinstance(item, dict):
+                item.setdefault('iscrowd', 0)
+                # Of the box, later.
+                item.setdefault('area', 0.0)
+        found_wrong = check_format(coco, path) or check_annotations(
+            coco, path, None, _names(coco), test_mode=True
+        )
+        errors = [finding for finding in found_wrong if finding.is_error]
+        if errors:
+            raise PreparationError(f'{path}: {errors[0].describe(3)}')
+        names = {category['id']: category['name'] for category in coco['categories']}
+        lists[path] = list(names.values())
+        boxes: dict[int, list[LabeledBox]] = defaultdict(list)
+        for item in coco['annotations']:
+            x, y, width, height = item['bbox']
+            box = LabeledBox(
+                names[item['category_id']], (x, y, x + width, y + height), bool(item['iscrowd'])
+            )
+            boxes[item['image_id']].append(box)
+        named = split_from_words(re.split('[^A-Za-z]+', path.stem))
+        entries: dict[Path, list[dict[str, Any]]] = defaultdict(list)
+        for item, file in zip(
+            coco['images'], _match_images(path, coco, source, named), strict=True
+        ):
+            if file is None:
+                unread = source.find_unread(item['file_name'])
+                missing.append(
+                    f'{path}: {item["file_name"]}'
+                    + (f' ({unread.name} cannot be read)' if unread else '')
+                )
+            else:
+                entries[file].append(item)
+        for file, items in entries.items():
+            if len(items) > 1:
+                repeated.append(_check_repeated(path, items))
+            images.append(
+                LabeledImage(
+                    file,
+                    tuple(box for item in items for box in boxes[item['id']]),
+                    path,
+                    named or splits.find(file),
+                    (items[0]['width'], items[0]['height']),
+                )
+            )
+    found = list(dict.fromkeys(name for names in lists.values() for name in names))
+    if classes:
+        used = {box.name for image in images for box in image.boxes}
+        found = [name for name in found if name in used]
+    ordered, alike = order_classes(found, classes)
+    findings = [
+        *alike,
+        *splits.findings,
+        *note(
+            'annotation files do not list the same classes',
+            'The classes of all files are taken',
+            (f'{path}: {", ".join(names)}' for path, names in lists.items())
+            if len(set(map(frozenset, lists.values()))) > 1
+            else (),
+        ),
+        *note('images are listed more than once', 'The boxes of all entries are taken', repeated),
+        *note('images are not there, or several of that name', 'They are left out', missing),
+    ]
+    return LabeledFolder(images, ordered, findings, splits.lost_lists)
+
+
+def refuse_coco(source: SourceFolder) -> str | None:
+    """Why the JSON files of a folder are not those of COCO.
+
+    Returns:
+        The first file that is not as it should be, and the reason; an empty text if one is as it
+        should be, and None if there are no JSON files.
+    """
+    if next(_coco_files(source), None):
+        return ''
+    for path in source.with_suffix('.json'):
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, OSError, RecursionError) as error:
+            return f'{path} cannot be read as JSON ({error})'
+        if not isinstance(content, dict):
+            return f'{path} holds a {type(content).__name__}, not a dict of {", ".join(_LISTS)}'
+        return f'{path} has no {" and no ".join(key for key in _LISTS if key not in content)}'
+    return None
+
+
+def _check_repeated(path: Path, items: Sequence[dict[str, Any]]) -> str:
+    """Says which entries of a file are about the same image.
+
+    Raises:
+        PreparationError: If they do not agree.
+    """
+    ids = ' and '.join(str(item['id']) for item in items)
+    if len({(item['file_name'], item['width'], item['height']) for item in items}) > 1:
+        entries = ', '.join(
+            f'{item["file_name"]} with {item["width"]} x {item["height"]}' for item in items
+        )
+        raise PreparationError(
+            f'{path} has the images {ids} for one file, and they do not agree ({entries}): '
+            'correct or remove one of them'
+        )
+    return f'{path}: {items[0]["file_name"]}, ids {ids}'
+
+
+def _match_images(
+    path: Path, coco: dict[str, Any], source: SourceFolder, named: str | None
+) -> list[Path | None]:
+    """The files of the images of an annotation file; None for those that are not there."""
+    names = [item['file_name'] for item in coco['images']]
+    files = [source.find(path, name, named) for name in names]
+    splits = [source.split_of(file) if file else None for file in files]
+    own = named or source.split_of(path)
+    # All splits may lie in one folder, whatever it is called.
+    others = set(splits) - {None, own} if own and own in splits else set()
+    return [
+        file if file and (split not in others or '/' in name) and _is_of_kind(file, name) else None
+        for name, file, split in zip(names, files, splits, strict=True)
+    ]
+
+
+def _is_of_kind(image: Path, name: str) -> bool:
+    """Whether the name of an image has its suffix, or none that says something.
+
+    A mask may be called like a photo.
+    """
+    kinds = [Path(path).suffix.lower().replace('jpeg', 'jpg') for path in (image, name)]
+    return kinds[0] == kinds[1] or not {*kinds} <= IMAGES
+
+
+def _names(coco: dict[str, Any]) -> list[str]:
+    categories = coco['categories'] if isinstance(coco['categories'], list) else []
+    return [c['name'] for c in categories if isinstance(c, dict) and isinstance(c.get('name'), str)]
+
+
+def _coco_files(source: SourceFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """COCO's files of instances; of several kinds, as in COCO itself, ``instances_*`` alone."""
+    paths = source.with_suffix('.json')
+    instances = [path for path in paths if path.name.startswith('instances')]
+    for path in instances or paths:
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, OSError, RecursionError):
+            continue
+        if isinstance(content, dict) and {*_LISTS} <= content.keys():
+            yield path, content

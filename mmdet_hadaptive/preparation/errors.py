@@ -1,5 +1,0 @@
-"""The error of this room."""
-
-
-class PreparationError(ValueError):
-    """A folder cannot be made a data set; the message names the reason and the remedy."""

@@ -1,0 +1,268 @@
+"""The files below a folder of images, and which image an annotation is about."""
+
+import codecs
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from PIL import Image, UnidentifiedImageError
+
+from hadaptive_runtime.images import IMAGES
+
+from .annotations import PreparationError
+
+_JPEGS = ('.jpg', '.jpeg')
+# What programs leave beside the files of a user: the Finder and its archives, Synology, Windows.
+# Names with a dot in front are hidden as well: .ipynb_checkpoints, ._photo.jpg, .git, .Trash.
+_PROGRAMS_OWN = ('__MACOSX', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
+# Files that cannot be images, so that nobody has to look into them.
+_TEXTS = ('.txt', '.xml', '.json', '.yaml', '.yml', '.csv', '.names', '.data', '.labels', '.md')
+# An image whose name has another suffix has one of these formats; a camera's raw file is a TIFF
+# that holds a thumbnail.
+_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
+# Words that say nothing of a split in the name of a folder or a list.
+_FILLERS = re.compile(
+    '(?:annotation|image|imageset|img|jpegimage|label|list|name|file|id|set|split|subset)s?'
+    '|obj|data|dataset|instances|coco|voc|yolo'
+)
+_SPLIT = re.compile(
+    r'(?:obj|images?|imgs?)?'
+    r'(?:(?P<train>train|training|trainval)|(?P<val>val|valid|validation|eval|evaluation)'
+    r'|(?P<test>test|testing))'
+    r'(?:sets?|data|images?|imgs?|lists?|labels?)?'
+)
+
+
+class SourceFolder:
+    """The files below a folder, also in folders that are links; hidden ones are passed over.
+
+    Args:
+        root: The folder. A folder that can be reached in several ways is entered once, as itself
+            rather than by a link.
+
+    Attributes:
+        root: The folder.
+        files: All files, sorted by path.
+        images: Those with the suffix of an image.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files = sorted(_walk(root))
+        self.images = [path for path in self.files if path.suffix.lower() in IMAGES]
+        self._index = _Index(self.images)
+
+    @cached_property
+    def unusual(self) -> list[Path]:
+        """Images by their content, whose suffix says nothing of it."""
+        known = {*IMAGES, *_TEXTS}
+        return [p for p in self.files if p.suffix.lower() not in known and _is_image(p)]
+
+    @cached_property
+    def _unusual_index(self) -> '_Index':
+        return _Index(self.unusual)
+
+    @cached_property
+    def _others(self) -> dict[str, list[Path]]:
+        """By their stem, the files that are neither images nor texts."""
+        others: dict[str, list[Path]] = defaultdict(list)
+        known = {*IMAGES, *_TEXTS}
+        for path in self.files:
+            if path.suffix.lower() not in known:
+                others[path.stem].append(path)
+        return others
+
+    def with_suffix(self, *suffixes: str) -> list[Path]:
+        """The files with one of these suffixes, in small letters or capitals."""
+        return [path for path in self.files if path.suffix.lower() in suffixes]
+
+    def find_beside(self, annotation: Path) -> Path | None:
+        """The only image of an annotation's name in its own folder; None if there is none."""
+        beside = [
+            path
+            for path in self._index.find(annotation.stem)
+            or self._unusual_index.find(annotation.stem)
+            if path.parent == annotation.parent
+        ]
+        return beside[0] if len(beside) == 1 else None
+
+    def find_all(
+        self, annotation: Path, name: str | None = None, split: str | None = None
+    ) -> list[Path]:
+        """The images that a name may mean.
+
+        Looked for is the whole name, then the name without its suffix, each as it is, then without
+        regard to capitals, percent-encoding and the notation of accents.
+
+        Args:
+            annotation: The file that names the image.
+            name: The name, with or without folders and suffix; by default that of the annotation.
+            split: 'train', 'val' or 'test', if the annotation is about images of one.
+
+        Returns:
+            Of the images of that name those in a folder of the annotation's split, if there are
+            any; of these those that share most of the folders in their name with it, and of these
+            those that share most folders with the annotation.
+        """
+        if name is None:
+            name = str(annotation.relative_to(self.root).with_suffix(''))
+        # Some tools write paths of Windows, others the query of a server for local files.
+        name = name.replace('\\', '/').rpartition('?d=')[2]
+        found = self._index.find(name) or self._unusual_index.find(name)
+        if len(found) < 2:
+            return found
+        split = split or self.split_of(annotation)
+        found = [path for path in found if split and self.split_of(path) == split] or found
+        parents = PurePosixPath(name).parts[-2::-1]
+
+        def nearness(path: Path) -> tuple[int, int]:
+            return (
+                _count_same(path.parts[-2::-1], parents),
+                _count_same(path.parts, annotation.parts),
+            )
+
+        most = max(map(nearness, found))
+        return [path for path in found if nearness(path) == most]
+
+    def find(
+        self, annotation: Path, name: str | None = None, split: str | None = None
+    ) -> Path | None:
+        """The image that a name means; of several in :meth:`find_all` the only JPEG, or None.
+
+        Masks have the name of their photo, and are never JPEGs.
+
+        Args:
+            annotation: The file that names the image.
+            name: As for :meth:`find_all`.
+            split: As for :meth:`find_all`.
+        """
+        found = self.find_all(annotation, name, split)
+        if len(found) > 1:
+            found = [path for path in found if path.suffix.lower() in _JPEGS]
+        return found[0] if len(found) == 1 else None
+
+    def find_unread(self, name: str) -> Path | None:
+        """A file of that name, without its suffix, that is neither a text nor an image we read."""
+        name = PurePosixPath(name.replace('\\', '/')).name
+        others = self._others.get(name) or self._others.get(PurePosixPath(name).stem) or [None]
+        return others[0]
+
+    def split_of(self, path: Path) -> str | None:
+        """The split that a folder on the way to a file names, such as ``train2017``."""
+        return split_from_words(path.relative_to(self.root).parts[:-1])
+
+    def are_apart(self, one: Path, other: Path) -> bool:
+        """Whether the folders of both files name a split, and not the same."""
+        return len({self.split_of(one), self.split_of(other)} - {None}) > 1
+
+    def describe_suffixes(self) -> str:
+        """The most frequent suffixes of the files, as '8 .heic, 2 .txt'."""
+        counts = Counter(path.suffix or path.name for path in self.files)
+        return ', '.join(f'{count} {suffix}' for suffix, count in counts.most_common(4))
+
+
+class _Index:
+    """Images by their names, with and without the suffix."""
+
+    def __init__(self, images: Iterable[Path]) -> None:
+        self._exact: dict[str, list[Path]] = defaultdict(list)
+        self._folded: dict[str, list[Path]] = defaultdict(list)
+        for path in images:
+            for name in {path.name, path.stem}:
+                self._exact[name].append(path)
+                self._folded[_fold(name)].append(path)
+
+    def find(self, name: str) -> list[Path]:
+        last = PurePosixPath(name).name
+        for key in (last, PurePosixPath(last).stem):
+            found = self._exact.get(key) or self._folded.get(_fold(key))
+            if found:
+                return found
+        return []
+
+
+def split_from_words(names: Iterable[str]) -> str | None:
+    """The split that one of the names stands for; None if none does.
+
+    A name stands for a split if that is its first word, as in ``train2017`` or ``Validation``, or
+    the only word that says something, as in ``obj_train_data``.
+    """
+    for name in names:
+        words = re.findall('[a-z]+', name.lower())
+        telling = [word for word in words if not _FILLERS.fullmatch(word)]
+        for word in {*words[:1], *(telling if len(telling) == 1 else ())}:
+            match = _SPLIT.fullmatch(word)
+            if match:
+                return match.lastgroup
+    return None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    Raises:
+        PreparationError: If it has another encoding.
+        OSError: If it cannot be read.
+    """
+    content = path.read_bytes()
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode('utf-16' if is_wide else 'utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise PreparationError(f'{path} is not in UTF-8 ({error}): save it so') from error
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    around = root.resolve().parents
+    seen: set[Path] = set()
+    waiting = [root]
+    for start in waiting:
+        for place, folders, names in os.walk(start, onerror=fail):
+            real = Path(place).resolve()
+            if real in seen or real in around:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = [name for name in folders if not _is_hidden(name)]
+            yield from (Path(place, name) for name in names if not _is_hidden(name))
+            # os.walk passes over links; they are entered after all other folders.
+            waiting += [
+                Path(place, name) for name in sorted(folders) if Path(place, name).is_symlink()
+            ]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith('.') or name in _PROGRAMS_OWN
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return False
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize('NFC', unquote(name)).casefold()
+
+
+def _count_same(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many parts are the same before the first that is not."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
