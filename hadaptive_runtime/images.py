@@ -84,13 +84,25 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
         )
         return None, f'{describe_error(error)}: {remedy if is_too_large else "replace it"}'
     if found is not None and found.dtype != np.uint8:
-        return None, (
-            f'values of the type {found.dtype}, but only images with 8 bits per channel (uint8) '
-            'are read: scale the values to 0..255 and save the image again, in Python by '
-            "cv2.imwrite('new.png', cv2.convertScaleAbs(cv2.imread('old.png', "
-            'cv2.IMREAD_UNCHANGED), alpha=255 / white)), where white is the value of white'
-        )
+        return None, describe_depth(str(found.dtype))
     return image, '' if image is not None else broken
+
+
+def describe_depth(dtype: str) -> str:
+    """Says why an image with other values than 8 bits is refused, here and in training.
+
+    Args:
+        dtype: The type of its values, such as 'uint16'.
+
+    Returns:
+        What follows the name of the file in an error.
+    """
+    return (
+        f'values of the type {dtype}, but only images with 8 bits per channel (uint8) are read: '
+        'scale the values to 0..255 and save the image again, in Python by '
+        "cv2.imwrite('new.png', cv2.convertScaleAbs(cv2.imread('old.png', "
+        'cv2.IMREAD_UNCHANGED), alpha=255 / white)), where white is the value of white'
+    )
 
 
 def jpeg_markers(content: bytes) -> Iterator[tuple[int, int]]:

@@ -137,6 +137,7 @@ def test_exported_detectors_run_without_torch_and_mmdetection(path):
     assert libraries_of(path) <= allowed
 
 
-def test_who_runs_exported_detectors():
+def test_who_uses_the_runtime_of_exported_detectors():
     rooms = {room(path) for path in MODULES if RUNTIME.name in libraries_of(path)}
-    assert rooms == {'export'}
+    # Which images are read is said there, once for training and prediction.
+    assert rooms == {'datasets', 'export', 'preparation'}

@@ -7,6 +7,8 @@ import numpy as np
 from mmcv.image import imfrombytes
 from PIL import ExifTags, Image
 
+from hadaptive_runtime.images import describe_depth
+
 try:
     import simplejpeg
 except ImportError:  # There may be no wheel of it; Pillow gives the same pixels.
@@ -68,12 +70,7 @@ def _refuse_deep(content: bytes) -> None:
             return
         found = 'uint8' if pixels is None else str(pixels.dtype)
     if found != 'uint8':
-        raise DeepImageError(
-            f'its values are of the type {found}, but only images with 8 bits per channel (uint8) '
-            'are read: scale its values to 0..255 and save it again, in Python by '
-            "cv2.imwrite('new.png', cv2.convertScaleAbs(cv2.imread('old.png', "
-            'cv2.IMREAD_UNCHANGED), alpha=255 / white)), where white is its largest value'
-        )
+        raise DeepImageError(describe_depth(found))
 
 
 def _is_upright(content: bytes) -> bool:

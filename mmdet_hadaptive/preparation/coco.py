@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hadaptive_runtime.images import IMAGES
+from hadaptive_runtime.images import IMAGE_SUFFIXES
 
 from ..datasets.check import check_annotations, check_format
 from ..datasets.findings import note
@@ -176,7 +176,7 @@ def _is_of_kind(image: Path, name: str) -> bool:
     A mask may be called like a photo.
     """
     kinds = [Path(path).suffix.lower().replace('jpeg', 'jpg') for path in (image, name)]
-    return kinds[0] == kinds[1] or not {*kinds} <= IMAGES
+    return kinds[0] == kinds[1] or not {*kinds} <= IMAGE_SUFFIXES
 
 
 def _names(coco: dict[str, Any]) -> list[str]:

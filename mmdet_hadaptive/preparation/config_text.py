@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .anchors import Anchors
 
-TEMPLATE = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s-ir-pretrained_bccd.py'
+TEMPLATE = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s-ir_custom.py'
 
 _TEXT = """\
 # Written from {folder} ({annotation_format}); the recipe is inherited.

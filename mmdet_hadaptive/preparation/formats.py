@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from hadaptive_runtime.images import IMAGES
+from hadaptive_runtime.images import IMAGE_SUFFIXES
 
 from .annotations import LabeledFolder, PreparationError
 from .coco import read_coco, refuse_coco
@@ -73,7 +73,7 @@ def read_folder(
         held = f'it has {source.describe_suffixes()}' if source.files else 'it is empty'
         raise PreparationError(
             f'{source.root} has no images that can be read ({held}): name the folder that they are '
-            f'in, or convert them to one of {", ".join(sorted(IMAGES))}'
+            f'in, or convert them to one of {", ".join(sorted(IMAGE_SUFFIXES))}'
         )
     name = annotation_format or find_format(source)
     return name, FORMATS[name](source, classes)

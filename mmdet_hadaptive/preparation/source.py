@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 
-from hadaptive_runtime.images import IMAGES
+from hadaptive_runtime.images import IMAGE_SUFFIXES
 
 from .annotations import PreparationError
 
@@ -57,13 +57,13 @@ class SourceFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.files = sorted(_walk(root))
-        self.images = [path for path in self.files if path.suffix.lower() in IMAGES]
+        self.images = [path for path in self.files if path.suffix.lower() in IMAGE_SUFFIXES]
         self._index = _Index(self.images)
 
     @cached_property
     def unusual(self) -> list[Path]:
         """Images by their content, whose suffix says nothing of it."""
-        known = {*IMAGES, *_TEXTS}
+        known = {*IMAGE_SUFFIXES, *_TEXTS}
         return [p for p in self.files if p.suffix.lower() not in known and _is_image(p)]
 
     @cached_property
@@ -74,7 +74,7 @@ class SourceFolder:
     def _others(self) -> dict[str, list[Path]]:
         """By their stem, the files that are neither images nor texts."""
         others: dict[str, list[Path]] = defaultdict(list)
-        known = {*IMAGES, *_TEXTS}
+        known = {*IMAGE_SUFFIXES, *_TEXTS}
         for path in self.files:
             if path.suffix.lower() not in known:
                 others[path.stem].append(path)

@@ -7,11 +7,11 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config, DictAction
 from rich.progress import track
 
+from hadaptive_runtime.images import IMAGE_SUFFIXES
+
 from ..analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
 from ..analysis.selection_statistics import adaptive_layers, collect_statistics
 from ..markdown import markdown_table
-
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     images = [args.img]
     if args.img.is_dir():
-        images = sorted(p for p in args.img.iterdir() if p.suffix.lower() in SUFFIXES)
+        images = sorted(p for p in args.img.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images or not images[0].is_file():
         parser.error(f'--img {args.img} is neither an image nor a folder with images')
 
