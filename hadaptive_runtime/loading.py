@@ -75,7 +75,10 @@ def _load_onnx(path: Path, threads: int | None) -> Detector:
         session = module.create_session(path, threads)
     except ExportError as error:
         raise ExportError(f'{error}: {REMEDY}, or update ONNX Runtime') from error
-    metadata = decode_metadata(session.get_modelmeta().custom_metadata_map)
+    try:
+        metadata = decode_metadata(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise ExportError(f'{path} is damaged ({describe_error(error)}): {REMEDY}') from error
     if metadata.get('mode', 'nms') != 'nms':
         raise ExportError(
             f'{path} has the mode {metadata["mode"]!r} in its metadata: export it with mode '

@@ -101,10 +101,10 @@ def yolo_name(image: str) -> str:
 def _yolo_files(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, str]:
     files = {yolo_name(prediction.name): _to_yolo(prediction) for prediction in predictions}
     # JSON is YAML, whatever the names hold.
-    names = json.dumps(dict(enumerate(classes)), ensure_ascii=False)
+    names = json.dumps(list(classes), ensure_ascii=False)
     return {
         'data.yaml': f'names: {names}\n',
-        'labels/classes.txt': ''.join(f'{name}\n' for name in classes),
+        'classes.txt': ''.join(f'{name}\n' for name in classes),
         **files,
     }
 

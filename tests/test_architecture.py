@@ -15,6 +15,8 @@ MODULES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.pa
 RUNTIME = ROOT / 'hadaptive_runtime'
 # Of each module what it may import beside the standard library; the others only the first two.
 RUNTIME_LIBRARIES = {
+    # Where it is installed; for tiles.
+    'detections': {'supervision'},
     'onnx_session': {'onnxruntime'},
     'openvino_session': {'openvino'},
     'ncnn_session': {'ncnn'},

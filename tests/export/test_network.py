@@ -95,10 +95,10 @@ def test_candidates_are_those_of_mmdet(name, monkeypatch):
     assert torch.equal(class_scores.gather(1, labels[:, None])[:, 0], scores)
 
 
-def test_small_boxes_are_no_candidates(monkeypatch):
+def test_boxes_without_an_area_are_no_candidates(monkeypatch):
     detector = build(HEADS[0])
     head = detector.bbox_head
-    head.test_cfg.min_bbox_size = 20
+    head.test_cfg.min_bbox_size = 0
     network = ExportNetwork(detector, 'nms', PREPROCESSING)
     outputs = random_outputs(detector)
     monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)

@@ -1,0 +1,84 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hadaptive_runtime import ExportError
+from hadaptive_runtime.images import describe_refusal, is_image, jpeg_markers, read_image
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+COLOURS = np.dstack([GREY, GREY.T, GREY[::-1]])
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'pixels'),
+    [
+        ('.png', GREY.astype(np.uint16) * 16),
+        ('.png', COLOURS.astype(np.uint16) * 257),
+        ('.tif', COLOURS.astype(np.uint16)),
+        ('.tif', COLOURS.astype(np.float32) / 255),
+        ('.tif', GREY.astype(np.float32)),
+        ('.tif', COLOURS.astype(np.float64)),
+        ('.tif', GREY.astype(np.int16)),
+        ('.tif', COLOURS.astype(np.int32)),
+        ('.tif', GREY.astype(np.int8)),
+        ('.jp2', COLOURS.astype(np.uint16).repeat(8, 0).repeat(8, 1)),
+        ('.pgm', GREY.astype(np.uint16)),
+        ('.hdr', COLOURS.astype(np.float32)),
+    ],
+)
+def test_images_of_other_depths_are_refused(tmp_path, make_detector, suffix, pixels):
+    file = tmp_path / f'deep{suffix}'
+    assert cv2.imwrite(str(file), pixels)
+    assert read_image(file) is None
+    with pytest.raises(ExportError) as error:
+        make_detector()(file)
+    assert f'{file}: values of the type {pixels.dtype}, but only images with 8' in str(error.value)
+    assert '\n' not in str(error.value)
+    # What it says to do.
+    white = float(pixels.max()) or 1.0
+    deep = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(tmp_path / 'new.png'), cv2.convertScaleAbs(deep, alpha=255 / white))
+    assert read_image(tmp_path / 'new.png').max() > 250
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L', '1', 'P', 'RGBA', 'LA', 'CMYK', 'I;16', 'I', 'F'])
+def test_only_images_of_eight_bits_are_read(tmp_path, mode):
+    deep = {'I;16': np.uint16, 'I': np.int32, 'F': np.float32}
+    image = Image.fromarray(GREY.astype(deep[mode])) if mode in deep else Image.fromarray(COLOURS)
+    image.convert(mode).save(tmp_path / 'image.tif')
+    image = read_image(tmp_path / 'image.tif')
+    assert (image is None) == (mode in deep)
+    if mode == 'RGB':
+        assert np.array_equal(image, COLOURS[..., ::-1])
+
+
+def test_why_an_image_is_refused(tmp_path):
+    file = tmp_path / 'image.png'
+    file.touch()
+    assert describe_refusal(file) == 'empty: replace it'
+    file.write_text('text')
+    assert describe_refusal(file).startswith('truncated, or no image that OpenCV reads')
+    # The beginning of one with more pixels than OpenCV decodes by default.
+    file.write_bytes(b'P5 40000 30000 255\n')
+    assert 'pixels <= CV_IO_MAX_IMAGE_PIXELS' in describe_refusal(file)
+    assert 'let OPENCV_IO_MAX_IMAGE_PIXELS in the environment be larger' in describe_refusal(file)
+
+
+def test_images_are_known_by_suffix_or_content(tmp_path):
+    content = cv2.imencode('.png', COLOURS)[1].tobytes()
+    for name, expected in {'a.JPE': True, 'b.jfif': True, 'frame': True, 'c.txt': True}.items():
+        (tmp_path / name).write_bytes(content)
+        assert is_image(tmp_path / name) == expected
+    (tmp_path / 'd.txt').write_text('text')
+    assert not is_image(tmp_path / 'd.txt')
+
+
+def test_segments_of_a_jpeg():
+    # With fill bytes before a marker, and a segment that holds what looks like markers.
+    content = b'\xff\xd8' + b'\xff\xff\xff\xe1\x00\x06\xff\xd9\xff\xda' + b'\xff\xda\x00\x02data'
+    content += b'\xff\x00\xff\xd0more\xff\xd9'
+    kinds = [kind for kind, _ in jpeg_markers(content)]
+    assert kinds == [0xE1, 0xDA, 0xD9]
+    (_, position), *_ = jpeg_markers(content)
+    assert content[position : position + 4] == b'\x00\x06\xff\xd9'
