@@ -104,7 +104,8 @@ def _stream_name(source: str) -> str:
         return f'camera-{source}.mp4'
     address = urlsplit(hide_password(source))
     name = address.netloc + address.path.removeprefix('/dev/')
-    return (re.sub(r'[^\w.-]+', '-', name).strip('-.') or 'stream') + '.mp4'
+    name = re.sub(r'[^\w.-]+', '-', name).strip('-.') or 'stream'
+    return f'{name.removesuffix(".mp4")}.mp4'
 
 
 def _add_folder(found: Sources, folder: Path, out: Path, recursive: bool) -> None:
