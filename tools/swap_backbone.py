@@ -25,10 +25,6 @@ def main() -> None:
     args = parser.parse_args()
     name = args.source.split('::')[-1].split('/')[-1].removesuffix('.py')
     out = args.out or Path(f'{name}_hadaptive-{args.arch}.py')
-    if out.suffix != '.py':
-        parser.error(f'{out} must end in .py, as a config does: name another file with --out')
-    if out.exists():
-        parser.error(f'{out} exists: remove it, or name another file with --out')
     # The same command prints the same figures.
     set_random_seed(0)
     try:

@@ -11,13 +11,14 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
-from ..utils.configs import KeyPath, walk
+from ..utils.configs import KeyPath, type_name, walk
 from ..utils.errors import describe_error
 from .edits import format_path, get_at
 from .errors import SwapError
 
 # The side length of the image on which the old backbone shows its outputs, in pixels.
 _PROBE = 128
+_IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,13 @@ def find_detector(config: Config) -> KeyPath:
     if 'type' not in backbone:
         raise SwapError(f"{prefix}.backbone.type: {kind} builds it outside MMDetection's registry")
     _check_types(detector, where, _TYPES_IN_DETECTORS)
+    channels = backbone.get('in_channels', _IMAGE_CHANNELS)
+    if channels != _IMAGE_CHANNELS:
+        raise SwapError(
+            f'{prefix}.backbone.in_channels={shorten(channels)}: Hadaptive-Net takes images of '
+            f'{_IMAGE_CHANNELS} channels. Load the images in color (a gray one gets three equal '
+            f'channels), and give the old backbone in_channels={_IMAGE_CHANNELS} first'
+        )
     neck = detector.get('neck')
     _refuse(
         detector,
@@ -181,7 +189,7 @@ def examine_backbone(detector: ConfigDict, prefix: str) -> tuple[list[Level], li
 def _refuse(node: ConfigDict, refusals: Sequence[_Refusal], **fields: Any) -> None:
     for refusal in refusals:
         for _, value in _select(node, refusal.key.split('.')):
-            if refusal.value in (None, value):
+            if refusal.value in (None, type_name(value)):
                 raise SwapError(refusal.reason.format(**fields))
 
 

@@ -77,4 +77,5 @@ def apply_edits(config: Config, edits: Sequence[Edit]) -> Config:
 
 def loads_weights(init_cfg: Any) -> bool:
     """Whether an ``init_cfg``, a dict or a list of dicts, reads weights from a file."""
-    return any(node.get('type') == 'Pretrained' for _, node in walk(init_cfg))
+    # Some backbones, such as PVT, take a checkpoint without a type.
+    return any(node.get('checkpoint') for _, node in walk(init_cfg))

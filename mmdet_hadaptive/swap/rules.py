@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 
 from ..models import HadaptiveNet
 from ..models.architectures import find_architecture
-from ..utils.configs import KeyPath, walk
+from ..utils.configs import KeyPath, type_name, walk
 from .detector import Level, examine_backbone, find_detector
 from .edits import Edit, apply_edits, format_path, get_at, loads_weights
 from .errors import SwapError
@@ -28,7 +28,7 @@ _CONSTRUCTORS = {
     )
 }
 # Normalisations that HadaptiveNet takes over from the old backbone.
-_NORMS = ('BN', 'SyncBN')
+_NORMS = dict(BN='BN', BatchNorm2d='BN', SyncBN='SyncBN', SyncBatchNorm='SyncBN')
 
 
 @dataclass
@@ -140,10 +140,13 @@ def _replace_backbone(context: SwapContext) -> list[Edit]:
         out_indices=tuple(context.net.out_indices),
     )
     norm = context.detector.backbone.get('norm_cfg') or {}
-    if norm.get('type') in _NORMS and norm.get('requires_grad', True):
-        norm = {
-            key: value for key, value in norm.items() if key not in ('requires_grad', '_scope_')
+    if type_name(norm.get('type')) in _NORMS and norm.get('requires_grad', True):
+        rest = {
+            key: value
+            for key, value in norm.items()
+            if key not in ('type', 'requires_grad', '_scope_')
         }
+        norm = dict(type=_NORMS[type_name(norm['type'])], **rest)
         if norm != dict(type='BN'):
             backbone['norm_cfg'] = norm
     why = (
@@ -195,14 +198,14 @@ def _adapt_neck(context: SwapContext) -> list[Edit]:
         )
     edits = [Edit((*path, 'in_channels'), found, 'The channels of the new backbone.')]
     # SSD's neck hands the maps of the backbone on as they are.
-    is_ssd = neck.get('type') == 'SSDNeck'
+    is_ssd = type_name(neck.get('type')) == 'SSDNeck'
     out = context.translate(neck.get('out_channels')) if is_ssd else None
     head = context.detector.get('bbox_head')
     if out is not None and isinstance(head, dict):
         why = 'The first maps come from the backbone unchanged.'
         edits.append(Edit((*path, 'out_channels'), out, why))
         edits.append(Edit((*context.where, 'bbox_head', 'in_channels'), out, why))
-        fixed = _FIXED_HEADS.get(str(head.get('type')))
+        fixed = _FIXED_HEADS.get(type_name(head.get('type')))
         if fixed:
             why = f'{head.type} of mmdet 3.3.0 cannot predict; this is the same head, fixed.'
             edits.append(Edit((*context.where, 'bbox_head', 'type'), fixed, why))
@@ -267,7 +270,7 @@ def _drop_weights(context: SwapContext) -> list[Edit]:
 
 def _adapt_optimizer(context: SwapContext) -> list[Edit]:
     wrapper = context.config.get('optim_wrapper') or {}
-    constructor = wrapper.get('constructor')
+    constructor = type_name(wrapper.get('constructor'))
     if constructor in _CONSTRUCTORS:
         replacement, why = _CONSTRUCTORS[constructor]
         return [

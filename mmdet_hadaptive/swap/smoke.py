@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmengine.utils import get_installed_path
 
-from ..utils.configs import walk
+from ..utils.configs import type_name, walk
 from ..utils.costs import Costs, count_macs, count_parameters
 from ..utils.errors import describe_error
 from .edits import loads_weights
@@ -163,8 +163,8 @@ def _adapt(node: dict[str, Any]) -> None:
     for key in _DROPPED_KEYS:
         if key in node:
             node[key] = None
-    if node.get('type') in _REPLACED_TYPES:
-        node['type'] = _REPLACED_TYPES[node['type']]
+    if type_name(node.get('type')) in _REPLACED_TYPES:
+        node['type'] = _REPLACED_TYPES[type_name(node['type'])]
     teacher = node.get('teacher_config')
     if isinstance(teacher, str) and not Path(teacher).exists():
         # Given from the root of MMDetection's source.
@@ -194,8 +194,10 @@ def _network(model: BaseModel) -> BaseModel:
 def _make_batch(config: Config, number: int, size: int, training: bool = False) -> dict[str, Any]:
     """Random images with boxes, masks, a semantic map and proposals, before preprocessing."""
     nodes = [node for _, node in walk(config.to_dict())]
-    rescale = [node['scale_factor'] for node in nodes if node.get('type') == 'SegRescale']
-    panoptic = any(node.get('type') == 'LoadPanopticAnnotations' for node in nodes)
+    rescale = [
+        node['scale_factor'] for node in nodes if type_name(node.get('type')) == 'SegRescale'
+    ]
+    panoptic = any(type_name(node.get('type')) == 'LoadPanopticAnnotations' for node in nodes)
     batch = demo_mm_inputs(
         number,
         (3, size, size),
@@ -216,7 +218,7 @@ def _make_batch(config: Config, number: int, size: int, training: bool = False) 
             )
         sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
     preprocessor = config.model.get('data_preprocessor') or {}
-    if training and preprocessor.get('type') == 'MultiBranchDataPreprocessor':
+    if training and type_name(preprocessor.get('type')) == 'MultiBranchDataPreprocessor':
         branches = ('sup', 'unsup_teacher', 'unsup_student')
         return {key: {b: copy.deepcopy(batch[key]) for b in branches} for key in batch}
     return batch

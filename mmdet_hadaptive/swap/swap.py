@@ -25,8 +25,8 @@ def swap_backbone(
 
     Args:
         source: A config file, or one of MMDetection's as 'mmdet::folder/name.py'.
-        out: The file to write.
-        arch: 'small', 'medium' or 'large'.
+        out: The file to write, with the suffix .py; it must not exist.
+        arch: The name of an architecture of :class:`HadaptiveNet`, such as 'small'.
         size: Side length in pixels of the random images of the smoke test; a multiple of 32.
 
     Returns:
@@ -43,6 +43,10 @@ def swap_backbone(
         raise ValueError(f'arch must be one of {sorted(ARCHITECTURES)}, got {arch!r}')
     if size < 64 or size % 32:
         raise ValueError(f'size must be a multiple of 32 and at least 64, got {size}')
+    if out.suffix != '.py':
+        raise ValueError(f'{out} must end in .py, as a config does: name another file')
+    if out.exists():
+        raise ValueError(f'{out} exists: remove it, or name another file')
     if not out.parent.is_dir():
         raise ValueError(f'{out} cannot be written, {out.parent} is not a folder: make it first')
     base = _name_base(source, out)
@@ -97,4 +101,12 @@ def _load(text: str, folder: Path, imports: bool = True) -> Config:
         # A config is a program: anything can go wrong in it.
         except Exception as error:
             source = text.split('\n')[0].removeprefix('_base_ = ')
+            if 'lazy_import' in str(error):
+                raise SwapError(
+                    f"{source} is a config in MMEngine's new style (read_base, or classes as "
+                    'types), which a config with _base_ cannot inherit: write it in the old style '
+                    'with python -c "from mmengine.config import Config; '
+                    f"Config.fromfile('FILE').dump('old_style.py')\", and replace the backbone in "
+                    'old_style.py'
+                ) from error
             raise SwapError(f'{source} cannot be loaded: {describe_error(error)}') from error

@@ -30,6 +30,19 @@ def walk(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Any
         yield from walk(child, (*path, key))
 
 
+def type_name(kind: Any) -> str:
+    """Names a class as registries do.
+
+    Args:
+        kind: The ``type`` of a part of a config: a name in a registry, a class, or the path of a
+            class, as in 'mmdet.models.RetinaNet'.
+
+    Returns:
+        The name without scope and path.
+    """
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+
+
 def coco_datasets(dataset: dict[str, Any]) -> list[dict[str, Any]]:
     """Finds the data sets with an annotation file below wrappers such as RepeatDataset.
 

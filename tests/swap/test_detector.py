@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmdet.models import ReIDDataPreprocessor
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -79,12 +80,22 @@ def test_wrong_types_are_named(retinanet, key, value, reason):
         find_detector(retinanet)
 
 
+@pytest.mark.parametrize('channels', [1, 4, None])
+def test_images_that_do_not_have_three_channels_are_refused(retinanet, channels):
+    retinanet.model.backbone.in_channels = 3
+    assert find_detector(retinanet) == ('model',)
+    retinanet.model.backbone.in_channels = channels
+    with pytest.raises(SwapError, match=rf'^model\.backbone\.in_channels={channels}: .*3 channels'):
+        find_detector(retinanet)
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'reason'),
     [
         ('tracker', dict(type='SORTTracker'), 'a tracker on videos'),
         ('data_preprocessor', dict(type='TrackDataPreprocessor'), 'a tracker on videos'),
         ('data_preprocessor', dict(type='ReIDDataPreprocessor'), 'it recognises persons'),
+        ('data_preprocessor', dict(type=ReIDDataPreprocessor), 'it recognises persons'),
         ('language_model', dict(type='BertModel'), r'model\.language_model: RetinaNet reads texts'),
     ],
 )

@@ -28,5 +28,6 @@ def test_weights_are_found_in_lists_too():
     pretrained = dict(type='Pretrained', checkpoint='old.pth')
     assert loads_weights(pretrained)
     assert loads_weights([dict(type='Xavier', layer='Conv2d'), pretrained])
+    assert loads_weights(dict(checkpoint='https://nowhere.invalid/pvt.pth'))
     assert not loads_weights(dict(type='Xavier', layer='Conv2d'))
     assert not loads_weights(None)

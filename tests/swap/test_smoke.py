@@ -7,6 +7,7 @@ from mmdet_hadaptive.swap import (
     SmokeTestError,
     apply_edits,
     build_for_smoke_test,
+    load_source,
     plan_swap,
     smoke_test,
 )
@@ -50,6 +51,13 @@ def test_nothing_is_downloaded(retinanet, as_list):
     old = dict(type='Pretrained', checkpoint='https://nowhere.invalid/old.pth')
     retinanet.model.backbone.init_cfg = [old] if as_list else old
     assert isinstance(build_for_smoke_test(retinanet), torch.nn.Module)
+
+
+def test_weights_without_a_type_are_not_downloaded_either():
+    config = load_source('mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py')
+    assert 'type' not in config.model.backbone.init_cfg
+    config.model.backbone.init_cfg.checkpoint = 'https://nowhere.invalid/pvt.pth'
+    assert isinstance(build_for_smoke_test(config), torch.nn.Module)
 
 
 def test_what_cannot_be_built_is_told_in_one_line(retinanet):

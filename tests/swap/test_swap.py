@@ -1,4 +1,5 @@
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmdet_hadaptive.swap import SmokeTestError, SwapError, load_source, swap_backbone
+from mmdet_hadaptive.swap import SmokeTestError, SwapError, load_source, plan_swap, swap_backbone
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,14 @@ def test_what_cannot_be_replaced_is_named_and_nothing_written(source, reason, tm
     [
         ('model = dict(', "'mine.py' cannot be loaded: SyntaxError"),
         ('model = 1 / 0', "'mine.py' cannot be loaded: ZeroDivisionError"),
-        ('from mmdet.models import ATSS\nmodel = dict(type=ATSS)', 'lazy_import'),
+        (
+            'from mmdet.models import ATSS\nmodel = dict(type=ATSS)',
+            "'mine.py' is a config in MMEng",
+        ),
+        (
+            'from mmengine.config import read_base\nwith read_base():\n    from .other import *',
+            r"new style .*Config\.fromfile\('FILE'\)\.dump\('old_style\.py'\)",
+        ),
         ("_base_ = 'theirs.py'", 'theirs.py'),
     ],
 )
@@ -79,6 +87,29 @@ def test_a_source_that_cannot_be_loaded_is_named(text, reason, tmp_path):
         swap_backbone(str(source), tmp_path / 'swapped.py')
     assert '\n' not in str(caught.value)
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_config_in_the_new_style_is_swapped_after_the_command_of_the_error(tmp_path, run):
+    (tmp_path / 'base.py').write_text(
+        'from mmdet.models import ResNet\nfrom torch.nn import BatchNorm2d\n'
+        "model = dict(type='RetinaNet', backbone=dict(type=ResNet, depth=18, "
+        'norm_cfg=dict(type=BatchNorm2d, eps=0.01)))\n'
+    )
+    source = tmp_path / 'mine.py'
+    source.write_text(
+        'from mmengine.config import read_base\nwith read_base():\n    from .base import *\n'
+        'model.update(neck=dict(type="FPN", in_channels=[64, 128, 256, 512], out_channels=8, '
+        'num_outs=4))\n'
+    )
+    with pytest.raises(SwapError, match='new style') as caught:
+        swap_backbone(str(source), tmp_path / 'swapped.py')
+    program = re.search('python -c "(.*)"', str(caught.value))[1]
+    run('-c', program.replace('FILE', 'mine.py'), cwd=tmp_path)
+    config = load_source('old_style.py', tmp_path)
+    assert config.model.backbone.type == 'mmdet.models.ResNet'
+    edits = {edit.path[-1]: edit.value for edit in plan_swap(config)}
+    assert edits['backbone']['norm_cfg'] == dict(type='BN', eps=0.01)
+    assert edits['in_channels'] == [32, 64, 96, 128]
 
 
 def test_a_detector_that_fails_is_not_written(tmp_path):
@@ -147,22 +178,29 @@ def test_the_file_is_the_same_from_run_to_run(tmp_path):
     assert texts.pop().decode().count('lr_mult=1.0') == 2 + 6
 
 
-def test_the_tool_overwrites_nothing(tmp_path, monkeypatch, capsys):
+def test_no_file_is_overwritten(tmp_path):
+    source = tmp_path / 'mine.py'
+    text = "_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'\n"
+    source.write_text(text)
+    for out in (source, tmp_path / '..' / tmp_path.name / 'mine.py'):
+        with pytest.raises(ValueError, match=r'mine\.py exists: remove it, or name another file'):
+            swap_backbone(str(source), out)
+    assert source.read_text() == text
+
+
+def test_the_tool_overwrites_nothing(tmp_path, monkeypatch):
     tool = Path(__file__).parents[2] / 'tools/swap_backbone.py'
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / 'retinanet_r18_fpn_1x_coco_hadaptive-small.py'
     mine.write_text('# mine\n')
     source = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
     monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', source, '--size', '64'])
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit, match=f'^nothing is written: {mine.name} exists: remove it'):
         runpy.run_path(str(tool), run_name='__main__')
-    assert caught.value.code == 2
-    assert f'{mine.name} exists: remove it' in capsys.readouterr().err
     assert mine.read_text() == '# mine\n'
     monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', source, '--out', 'other.json'])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r'^nothing is written: other\.json must end in \.py'):
         runpy.run_path(str(tool), run_name='__main__')
-    assert 'other.json must end in .py' in capsys.readouterr().err
     monkeypatch.setattr(sys, 'argv', ['swap_backbone.py', 'nowhere.py'])
     with pytest.raises(SystemExit, match=r'^nothing is written: nowhere\.py: no such file'):
         runpy.run_path(str(tool), run_name='__main__')
