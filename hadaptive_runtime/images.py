@@ -147,7 +147,7 @@ def write_whole(file: Path, content: bytes) -> None:
     """Writes a file whole or not at all.
 
     Args:
-        file: Its folder exists.
+        file: The file to write. Its folder must exist.
         content: What it is to hold.
 
     Raises:

@@ -101,7 +101,7 @@ def list_files(file: Path) -> list[Path]:
     """Lists the files of an exported model.
 
     Args:
-        file: As :func:`~hadaptive_runtime.load_exported` takes it, and has loaded it.
+        file: The file that :func:`~hadaptive_runtime.load_exported` has loaded.
 
     Returns:
         It, and those that belong to it.

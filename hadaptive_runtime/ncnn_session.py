@@ -15,7 +15,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
 
     Args:
         file: One of the model's files.
-        metadata: Those beside it.
+        metadata: The metadata that lie beside the file.
         threads: How many compute; None for as many as there are cores.
 
     Returns:

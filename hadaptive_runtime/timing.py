@@ -38,8 +38,8 @@ def time_in_turn(
     a detector that sees one image after the other.
 
     Args:
-        files: By name, as :func:`~hadaptive_runtime.load_exported` takes them.
-        inputs: By name, prepared images (1, 3, H, W), float32.
+        files: The models by name, as :func:`~hadaptive_runtime.load_exported` takes them.
+        inputs: The prepared images by name, shape (1, 3, H, W), float32.
         threads: How many compute.
         rounds: Timed calls of each, at least 1.
         whole: Whether detections are chosen as well, where that is not a part of the network.
@@ -84,7 +84,7 @@ def describe_exit(code: int) -> str:
     """Says how a process ended: its signal, or its exit status.
 
     Args:
-        code: Its exit status, or the negative number of the signal that ended it.
+        code: The exit status, or the negative number of the signal that ended the process.
     """
     if code >= 0:
         return f'exit status {code}'

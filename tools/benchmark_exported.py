@@ -13,7 +13,7 @@ def main() -> None:
     """Prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
-    parser.add_argument('files', type=Path, nargs='+', help='of tools/export.py')
+    parser.add_argument('files', type=Path, nargs='+', help='files that tools/export.py wrote')
     parser.add_argument('--threads', type=int, default=1, help='default 1')
     parser.add_argument('--rounds', type=int, default=50, help='timed images of each, default 50')
     parser.add_argument(

@@ -36,7 +36,7 @@ def main() -> None:
         '--normalize', action='store_true', help='take pixel values (BGR) and normalise inside'
     )
     parser.add_argument('--exporter', choices=EXPORTERS, default='dynamo')
-    parser.add_argument('--opset', type=int, default=18, help='of ONNX, default 18')
+    parser.add_argument('--opset', type=int, default=18, help='ONNX opset (default 18)')
     parser.add_argument(
         '--size', type=int, nargs=2, metavar=('H', 'W'), help="default: the test pipeline's"
     )
@@ -71,7 +71,11 @@ def main() -> None:
         help='compute with 8-bit integers; the validation mAP may fall by LOSS, default 1e-2',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, help='such as thresholds'
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='settings that replace those of the config',
     )
     args = vars(parser.parse_args())
     try:

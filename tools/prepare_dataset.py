@@ -31,7 +31,7 @@ def main() -> None:
         default=0.2,
         help='share of validation images, if the folder names none',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of that division')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random split')
     parser.add_argument(
         '--ignore-near-duplicates',
         action='store_true',

@@ -139,7 +139,7 @@ def check_annotations(
 
     Args:
         coco: Content of the annotation file, in COCO's format.
-        annotation_file: As for :func:`check_coco`, and so are all others.
+        annotation_file: The annotation file; all arguments are those of :func:`check_coco`.
         image_folder: See above.
         classes: See above.
         read_images: See above.

@@ -13,7 +13,7 @@ class Finding:
             note on what training leaves out or clips.
         problem: What is wrong.
         remedy: What to do about it.
-        places: Where it was found, if there are such places.
+        places: The places where it was found; empty if it has none.
     """
 
     is_error: bool
@@ -44,8 +44,8 @@ def note(problem: str, remedy: str, places: Iterable[str] | None = None) -> list
 
     Args:
         problem: The problem; the number of places, if there are such, is put before it.
-        remedy: As in :class:`Finding`.
-        places: Where the problem was found; None if it has no places.
+        remedy: What the user can do, as in :class:`Finding`.
+        places: The places where the problem was found; None if it has none.
 
     Returns:
         One finding, or none if the list of places is empty.

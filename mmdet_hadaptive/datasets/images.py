@@ -18,7 +18,7 @@ def check_image_files(images: Sequence[dict[str, Any]], folder: Path) -> list[Fi
     """Looks for the files, without opening them.
 
     Args:
-        images: As in an annotation file, with a string ``file_name``.
+        images: The images of an annotation file, with a string ``file_name``.
         folder: What the names are relative to.
 
     Returns:
@@ -47,7 +47,7 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
     """Decodes every image as training does, and compares its size with the annotated one.
 
     Args:
-        images: As in an annotation file, with ``file_name``, ``width`` and ``height``.
+        images: The images of an annotation file, with ``file_name``, ``width``, ``height``.
         folder: What the names are relative to.
 
     Returns:

@@ -43,7 +43,7 @@ class LoadSSDCrop(BaseTransform):
         min_ious: The IoUs with a crop that all boxes must have at least, of which one is drawn;
             or none, or the image is not cropped.
         min_crop_size: Lower limit of the crop's side lengths, in those of the canvas.
-        backend_args: Where the file is, as for ``LoadImageFromFile``.
+        backend_args: The storage of the file, as for ``LoadImageFromFile``.
 
     Raises:
         ValueError: If a number is out of its limits; or for an annotation with masks or maps,

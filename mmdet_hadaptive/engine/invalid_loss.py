@@ -101,7 +101,7 @@ def find_last_finite_checkpoint(*folders: Path) -> Path | None:
     """Finds the newest checkpoint whose weights are all finite.
 
     Args:
-        folders: Where checkpoints (``*.pth``) lie; files that cannot be read are passed over.
+        folders: The folders of checkpoints (``*.pth``); files that cannot be read are passed over.
 
     Returns:
         The file; None if there is none.

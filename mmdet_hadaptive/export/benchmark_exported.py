@@ -30,12 +30,12 @@ class ExportedCosts:
     """What an exported detector achieves and takes.
 
     Attributes:
-        file: As it was named.
-        format: Of the file.
+        file: The name of the file, as it was given.
+        format: The format of the file.
         map: COCO's mAP on the config's test data, 0 to 1.
         milliseconds: Median time for one prepared image, suppression of overlaps included.
         ratio: To the first file, in the same round: first quartile, median, third quartile.
-        megabytes: Of all files, in 10**6 bytes.
+        megabytes: The size of all its files, in 10**6 bytes.
     """
 
     file: Path
@@ -61,7 +61,7 @@ def benchmark_exported(
 
     Args:
         config: The config that they were exported with, whose evaluator finds COCO's mAP.
-        files: As :func:`hadaptive_runtime.load_exported` takes them.
+        files: The models, as :func:`hadaptive_runtime.load_exported` takes them.
         work_dir: Gets MMEngine's logs.
         threads: How many compute; ExecuTorch takes as many as there are cores.
         rounds: Timed images of each.

@@ -62,8 +62,8 @@ def compare_outputs(
     """Compares the outputs of both.
 
     Args:
-        expected: Of :func:`run_detector`.
-        actual: Of the exported model, for the same images.
+        expected: The detections of :func:`run_detector`.
+        actual: The detections of the exported model in the same images.
         image: Named in errors.
         tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
             is detected.

@@ -21,7 +21,7 @@ class Conversion(NamedTuple):
 
     Attributes:
         batch: Images at a time; None for any number.
-        exporter: Of PyTorch, to ONNX.
+        exporter: The exporter of PyTorch that writes ONNX.
         opset: Version of ONNX's operators.
     """
 
@@ -36,7 +36,7 @@ def convert_to_onnx(
     """Converts a network with one of PyTorch's exporters.
 
     Args:
-        network: Its outputs are called what its ``output_names`` say, its input ``images``.
+        network: The network. Its input is called ``images``, its outputs as ``output_names`` says.
         inputs: A batch, of at least two images if the batch is dynamic.
         dynamic: Whether the model takes any number of images.
         exporter: One of :data:`EXPORTERS`.

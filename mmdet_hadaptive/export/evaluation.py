@@ -27,7 +27,7 @@ class ExportedDetector(BaseModel):
     torch uses.
 
     Args:
-        file: As :func:`mmdet_hadaptive.export.export_detector` writes it.
+        file: A file that :func:`mmdet_hadaptive.export.export_detector` wrote.
 
     Attributes:
         detector: What runs it.
@@ -100,7 +100,7 @@ def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) ->
     Args:
         config: The config that the model was exported with; is changed. Its test pipeline resizes
             to what the model was exported for.
-        file: Of any format, also a quantised one with the same metadata.
+        file: An exported file of any format; it may be quantised.
         work_dir: Gets MMEngine's logs.
 
     Returns:

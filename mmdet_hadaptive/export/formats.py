@@ -24,7 +24,7 @@ class Format:
 
     Attributes:
         runtime: What runs it.
-        suffix: Of the file that users name; none of a folder.
+        suffix: The suffix of the file that users name; empty for a folder.
         companions: Suffixes of the files that belong beside it.
         write: Writes the file and what belongs beside it: network, a batch of inputs, file,
             metadata, conversion.
@@ -54,7 +54,7 @@ def check_request(
     Args:
         format: One of :data:`FORMATS`.
         out: The file or folder to write.
-        mode: Of the network.
+        mode: The mode of the network.
         batch: Images at a time; None for any number.
         quantized: Whether it is to compute with 8-bit integers.
 

@@ -38,7 +38,7 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
 
     Args:
         config: A detector's.
-        image: Its file.
+        image: The file of the image.
 
     Returns:
         The image as the data preprocessor gets it: (H, W, 3), uint8, BGR.

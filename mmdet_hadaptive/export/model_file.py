@@ -39,7 +39,7 @@ def read_metadata(file: Path) -> dict[str, Any]:
     """Reads the metadata of an exported model without its runtime.
 
     Args:
-        file: As :func:`~hadaptive_runtime.load_exported` takes it.
+        file: A file that :func:`~hadaptive_runtime.load_exported` can load.
 
     Returns:
         The metadata, ``format`` among them.

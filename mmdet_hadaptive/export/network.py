@@ -27,9 +27,9 @@ have them: (B, C, H, W) as the head gives them |
 :class:`CandidateSelection` gives them |
 
     Args:
-        detector: Its mode becomes eval.
+        detector: The detector. It is put into eval mode.
         mode: One of :data:`MODES`.
-        preprocessing: Of the config.
+        preprocessing: The preprocessing that the config describes.
         normalize: Whether the network orders and normalises the channels itself.
         select: Whether a network of mode 'nms' selects the candidates, unless the size of the
             smallest box counts pixels of the image (``min_bbox_size`` above 0), which it does not
@@ -39,8 +39,8 @@ have them: (B, C, H, W) as the head gives them |
     Attributes:
         select: Whether it does.
         preprocessing: What is left to do before the network.
-        output_names: As in the table.
-        num_candidates: Of mode 'nms', M.
+        output_names: The names of the outputs, as in the table.
+        num_candidates: The number M of candidates that mode 'nms' keeps.
 
     Raises:
         ExportError: If the detector or its head cannot be exported in this mode.

@@ -20,7 +20,7 @@ def make_portable(fused: Model) -> Model:
     """Replaces what selects channels in a fused model, for runtimes without TopK and gather.
 
     Args:
-        fused: Of :func:`fuse_for_inference`. It is changed.
+        fused: A model that :func:`fuse_for_inference` returned. It is changed.
 
     Returns:
         The same model; it takes one image at a time.
@@ -48,7 +48,7 @@ class PortableProducts(nn.Module):
     the map, is the selection, and constant 1 x 1 convolutions make the pairs.
 
     Args:
-        products: Of which this one computes the same, exactly where no scores tie.
+        products: The layer that this one replaces. Both agree exactly where no scores tie.
     """
 
     def __init__(self, products: SelectedProducts) -> None:

@@ -44,7 +44,7 @@ def split_projection(bottleneck: AdaptiveBottleneck, h: Tensor) -> tuple[Tensor,
 
     Args:
         bottleneck: One of :func:`product_bottlenecks`.
-        h: Its activated depthwise convolution, shape (B, C + P, H, W).
+        h: The output of its activated depthwise convolution, shape (B, C + P, H, W).
 
     Returns:
         Two maps (B, out_channels, H, W), from the C channels (with the bias, if the convolution
@@ -92,7 +92,7 @@ class ProductStatistics:
 
         Args:
             contribution: (B, out_channels, H, W), floating dtype.
-            output: Of the whole projection, of the same shape.
+            output: The output of the whole projection, of the same shape.
         """
         self.sums['images'] += len(output)
         self.sums['positions'] += output[:, 0].numel()
@@ -141,7 +141,7 @@ def collect_product_statistics(
     """Counts what products contribute while the context lasts.
 
     Args:
-        bottlenecks: As :func:`product_bottlenecks` returns them.
+        bottlenecks: The bottlenecks, as :func:`product_bottlenecks` returns them.
 
     Yields:
         The statistics of each bottleneck, filled by the forward passes.

@@ -26,13 +26,13 @@ class PruningReport:
 
     Attributes:
         removed: Names of the bottlenecks whose products were removed.
-        frozen: Of those whose products were kept and whose selection was frozen.
-        kept: Of those that stayed as they were.
-        metric_before: Of the model.
-        metric_after: Of the copy.
+        frozen: The bottlenecks whose products were kept and whose selection was frozen.
+        kept: The bottlenecks that stayed as they were.
+        metric_before: The metric of the model.
+        metric_after: The metric of the pruned copy.
         tolerance: How much was allowed to be lost.
         parameters_before: Number of the model's parameters.
-        parameters_after: Of the copy's.
+        parameters_after: The number of parameters of the copy's bottlenecks.
     """
 
     removed: tuple[str, ...]
@@ -82,7 +82,7 @@ def prune_products(
     Args:
         model: A trained backbone, or a detector with one, on any device; not fused. It is not
             changed.
-        statistics: Of all its bottlenecks with products, on training images
+        statistics: The statistics of all bottlenecks with products, on training images
             (:func:`~mmdet_hadaptive.export.product_statistics.collect_product_statistics`).
         evaluate: Returns the metric of a model, such as the mAP on validation data; more is
             better.

@@ -70,8 +70,8 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
     """Makes a function that evaluates detectors on a config's validation data.
 
     Args:
-        config: Its validation images are taken through its test pipeline, which is also that of
-            the export, and its ``val_evaluator`` gives the metric.
+        config: The config. Its validation images go through its test pipeline, as in the export,
+            and its ``val_evaluator`` gives the metric.
 
     Returns:
         The function, from a detector, whose mode becomes eval, to its mAP in 0..1; 0 if it detects

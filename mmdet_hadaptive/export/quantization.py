@@ -41,7 +41,7 @@ class QuantizationReport:
 
     Attributes:
         metric_before: mAP of the exported model on the validation data.
-        metric_after: Of the quantised one.
+        metric_after: The metric of the quantised model.
         tolerance: How much was allowed to be lost.
         num_images: On how many training images ranges were measured.
     """
@@ -77,7 +77,7 @@ def quantize_exported(
         file: The exported model; is replaced by the quantised one.
         metadata: What the file says of itself.
         batch: Images that it takes at a time; None for any number.
-        quantize: Of its format.
+        quantize: The function of its format that quantises.
         tolerance: How much the mAP on the validation data may fall, see :func:`check_tolerance`.
 
     Returns:
@@ -198,8 +198,8 @@ def training_images(config: Config, classes: Sequence[str], number: int) -> list
     """Lists training images, evenly spaced in the data set, each once.
 
     Args:
-        config: With a ``train_dataloader``.
-        classes: Of the exported model.
+        config: A config that has a ``train_dataloader``.
+        classes: The classes of the exported model.
         number: How many; all if there are fewer.
 
     Returns:

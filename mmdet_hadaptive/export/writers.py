@@ -191,7 +191,7 @@ def import_package(module: str, remedy: str | None = None) -> ModuleType:
     """Imports what a format needs.
 
     Args:
-        module: Its dotted name.
+        module: The dotted name of the module.
         remedy: How it is installed, if not by the name of its package.
 
     Returns:
@@ -220,7 +220,7 @@ def write_sidecar(
 
     Args:
         file: One of the model's files.
-        suffixes: Of all of them.
+        suffixes: The suffixes of all the files.
         format: The name of the format.
         metadata: What else there is to say.
         batch: Images at a time; None for any number.

@@ -44,8 +44,8 @@ class HadaptiveNet(BaseModule):
         ach_cfg: For ablations, arguments of every :class:`AdaptiveCrossHadamard`:
             ``straight_through``, ``selection``, ``adapt_temperature``; and ``product_norm``,
             'DySoft' or 'BN', in place of what the architecture says.
-        init_cfg: As for mmengine's ``BaseModule``. By default Xavier-normal convolutions, as in
-            the authors' release.
+        init_cfg: The initialisation, as for mmengine's ``BaseModule``. The default is Xavier-normal
+            convolutions, as in the authors' release.
 
     Attributes:
         out_channels: Channels of each chosen output.

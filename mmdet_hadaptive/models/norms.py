@@ -17,7 +17,7 @@ def make_norm_layer(norm_cfg: dict[str, Any] | None) -> NormLayer:
     """What makes a normalisation for a number of channels.
 
     Args:
-        norm_cfg: As for mmcv's ``build_norm_layer``; None for ``dict(type='BN')``.
+        norm_cfg: The normalisation, as for mmcv's ``build_norm_layer``; None for BatchNorm.
 
     Returns:
         A function from the number of channels to the module.

@@ -62,7 +62,7 @@ def expand_backward(
         grad_u: Shape (B, C, H, W). The gradient that reaches the channels through the products is
             added to it.
         grad: Gradient of ``y``, of its shape. Its first C channels are not read.
-        y: As for :func:`expand`; only the first C channels are read.
+        y: The channels, as for :func:`expand`; only the first C of them are read.
         indices: Shape (B, s), int64.
         scale: Shape (B, s), floating dtype.
         alpha: Shape (1,), floating dtype.

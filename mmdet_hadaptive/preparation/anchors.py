@@ -22,9 +22,9 @@ class Anchors:
     """Sizes of anchors, in pixels of the input, one for each level.
 
     Attributes:
-        min_sizes: As mmdet's ``SSDAnchorGenerator`` takes them.
-        max_sizes: As well.
-        share: Of boxes that overlap with an anchor by an IoU of 0.5 or more, in 0..1.
+        min_sizes: The smaller anchor sizes in pixels, as mmdet's ``SSDAnchorGenerator`` takes them.
+        max_sizes: The larger anchor sizes in pixels, as that generator takes them.
+        share: The share of boxes that overlap with an anchor by an IoU of 0.5 or more, 0..1.
     """
 
     min_sizes: tuple[int, ...]

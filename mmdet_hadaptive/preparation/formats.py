@@ -57,7 +57,7 @@ def read_folder(
     Args:
         source: The folder.
         annotation_format: One of :data:`FORMATS`; None to find it.
-        classes: As for :func:`~mmdet_hadaptive.preparation.prepare_dataset`.
+        classes: The classes, as for :func:`~mmdet_hadaptive.preparation.prepare_dataset`.
 
     Returns:
         The format, and the annotated images.

@@ -48,7 +48,7 @@ class SourceFolder:
     Attributes:
         root: The folder.
         files: All files, sorted by path.
-        images: Those with the suffix of an image.
+        images: The files that have the suffix of an image.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -141,8 +141,8 @@ class SourceFolder:
 
         Args:
             annotation: The file that names the image.
-            name: As for :meth:`find_all`.
-            split: As for :meth:`find_all`.
+            name: The name, as for :meth:`find_all`.
+            split: The split, as for :meth:`find_all`.
         """
         found = self.find_all(annotation, name, split)
         if len(found) > 1:

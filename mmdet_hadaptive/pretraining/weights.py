@@ -22,7 +22,7 @@ def pretrained_checkpoint(name: str) -> str:
     In configs, and wherever MMEngine takes a checkpoint, ``hadaptive://NAME`` stands for it.
 
     Args:
-        name: As in docs/weights.md, such as 'ssdlite_small-ir_bccd'.
+        name: A name that docs/weights.md lists, such as 'ssdlite_small-ir_bccd'.
 
     Returns:
         The path.
@@ -43,7 +43,7 @@ def pack_weights(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[s
     """Makes of a model's weights what is kept in the package.
 
     Args:
-        state: Its ``state_dict``.
+        state: The ``state_dict`` of the model.
         meta: What is to be known of them: plain data.
 
     Returns:

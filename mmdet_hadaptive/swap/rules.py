@@ -44,7 +44,7 @@ class SwapContext:
         stacked: Whether the old backbone gives several maps of the same size.
         arch: The name of the new backbone's architecture.
         net: The new backbone.
-        edits: Those of the rules before.
+        edits: The edits of the rules before.
     """
 
     config: Config

@@ -39,7 +39,7 @@ class SmokeTestResult:
         loss: The sum of the losses.
         gradient: The largest gradient of the backbone's first convolution.
         detections: Instances that the prediction returned.
-        costs: Those of the 'detector' and of its 'backbone', for one image.
+        costs: The costs of the 'detector' and of its 'backbone' for one image.
     """
 
     loss: float

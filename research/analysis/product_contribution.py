@@ -26,11 +26,11 @@ class ProductContribution:
 
     Attributes:
         layer: Name of the bottleneck that this was done to, or 'all'.
-        share: Of the products in the bottleneck's output (:attr:`ProductStatistics.share`); None
-            for all.
+        share: The products' share of the bottleneck's output (:attr:`ProductStatistics.share`);
+            None for all.
         constant: The metric with the products replaced by a constant.
-        random: With random channels for each image; None if the selection is fixed.
-        frozen: With the same channels for all images; None if the selection is fixed.
+        random: The metric with random channels for each image; None if the selection is fixed.
+        frozen: The metric with the same channels for all images; None if it is fixed.
     """
 
     layer: str
@@ -48,7 +48,7 @@ def measure_products(
     Args:
         model: The trained model, in eval mode, not fused. Its forward passes are changed while
             ``evaluate`` runs.
-        statistics: Of training images (:func:`collect_product_statistics`).
+        statistics: The statistics of training images (:func:`collect_product_statistics`).
         evaluate: Returns the metric of the model, such as its mAP on the validation data.
 
     Yields:
@@ -81,8 +81,8 @@ def replace_products(bottlenecks: Bottlenecks, statistics: Statistics) -> Iterat
     of all constants the nearest to it in least squares.
 
     Args:
-        bottlenecks: Those whose products are replaced.
-        statistics: Of these bottlenecks at least.
+        bottlenecks: The bottlenecks whose products are replaced.
+        statistics: The statistics of these bottlenecks, or of more.
     """
 
     def project(
@@ -106,8 +106,8 @@ def randomize_selection(bottlenecks: Bottlenecks, seed: int = 0) -> Iterator[Non
     """Has random channels selected for each image while the context lasts.
 
     Args:
-        bottlenecks: Those whose selection becomes random; a fixed one stays as it is.
-        seed: Of the random scores.
+        bottlenecks: The bottlenecks whose selection becomes random; a fixed one stays as it is.
+        seed: The seed of the random scores.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -128,8 +128,8 @@ def freeze_selection(bottlenecks: Bottlenecks, statistics: Statistics) -> Iterat
     They are those with the highest mean scores, in falling order.
 
     Args:
-        bottlenecks: Those whose selection is frozen; a fixed one stays as it is.
-        statistics: Of these bottlenecks at least.
+        bottlenecks: The bottlenecks whose selection is frozen; a fixed one stays as it is.
+        statistics: The statistics of these bottlenecks, or of more.
     """
 
     def score(

@@ -103,7 +103,7 @@ def collect_statistics(
     """Counts what layers select while the context lasts.
 
     Args:
-        layers: As :func:`adaptive_layers` returns them.
+        layers: The layers that :func:`adaptive_layers` returns.
 
     Yields:
         The statistics of each layer, filled by the forward passes.
@@ -124,7 +124,7 @@ def observe_selections(
     """Watches selections while the context lasts.
 
     Args:
-        layers: As :func:`adaptive_layers` returns them.
+        layers: The layers that :func:`adaptive_layers` returns.
         observer: Called with the name of the layer, the scores (B, C) and the indices (B, s).
     """
     previous = {name: layer.on_selection for name, layer in layers.items()}

@@ -229,7 +229,7 @@ def tabulate_comparison(results: Sequence[dict[str, Any]], reference: str) -> st
     """Tabulates mean and spread over the seeds.
 
     Args:
-        results: As :func:`train_all` returns them.
+        results: The results that :func:`train_all` returns.
         reference: Name of the config that the others are compared with, seed by seed.
 
     Returns:

@@ -45,9 +45,9 @@ class StudyRun:
 
     Attributes:
         kind: One of ``KINDS``.
-        classes: Of Tiny ImageNet, 1 to 200, spread evenly over its sorted names.
+        classes: The number of classes of Tiny ImageNet, 1 to 200, spread evenly over its names.
         epochs: Over the training images.
-        seed: Of weights, order and augmentation.
+        seed: The seed of weights, order and augmentation.
     """
 
     kind: str
@@ -150,7 +150,7 @@ def tabulate_study(records: Sequence[dict[str, Any]]) -> str:
     """Makes a Markdown table of kinds, a line for each number of classes and epochs.
 
     Args:
-        records: As :func:`train_study` returns them.
+        records: The records that :func:`train_study` returns.
 
     Returns:
         Mean and sample standard deviation over the seeds of top-1, and of what it loses without

@@ -181,7 +181,7 @@ def serve(folder: Path, headers: Mapping[str, str] | None = None) -> Iterator[st
 
     Args:
         folder: What is served.
-        headers: Of every answer, beside the usual ones.
+        headers: More headers of every answer.
 
     Yields:
         The address, with a free port.

@@ -56,7 +56,7 @@ def write_found_architectures(search: Path, work_dirs: Sequence[Path], folder: P
     Args:
         search: The config of a search. What is written inherits what it inherits, whatever the
             networks were found by: a classifier's search, too.
-        work_dirs: Of searches that have ended.
+        work_dirs: The work folders of searches that have ended.
         folder: Gets a file for each, ``<detector>_found-<name of the work directory>.py``.
 
     Returns:

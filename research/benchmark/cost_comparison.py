@@ -37,7 +37,7 @@ class Entry:
             needs are merged where timm knows how.
         height: Height in pixels of the images that its config tests on.
         width: Width of these in pixels.
-        costs: Of the detector before it was fused, without those branches.
+        costs: The costs of the detector before it was fused, without those branches.
         backbone_costs: The backbone's part.
         seconds: Seconds per batch, one value per round, by runtime.
     """
@@ -106,9 +106,9 @@ def without_products(model: nn.Module, height: int, width: int) -> nn.Module:
     """A copy of a backbone, or of a detector, whose products are all removed.
 
     Args:
-        model: With random weights, so that it does not matter what is lost; put into eval mode.
-        height: Of an image in pixels.
-        width: Of an image in pixels.
+        model: A model with random weights. It is put into eval mode, and may be changed.
+        height: The height of an image in pixels.
+        width: The width of an image in pixels.
     """
     backbone = getattr(model, 'backbone', model.eval())
     with collect_product_statistics(product_bottlenecks(model)) as statistics, torch.no_grad():
@@ -192,7 +192,7 @@ def describe_times(own: list[float] | None, base: list[float] | None) -> list[st
 
     Args:
         own: Seconds of each round.
-        base: Those of what they are divided by.
+        base: The values by which they are divided.
 
     Returns:
         Milliseconds, and the ratio with its quartiles; empty where nothing was measured.
@@ -211,7 +211,7 @@ def draw_accuracy(entries: Iterable[Entry], results: Iterable[dict[str, Any]], o
     Args:
         entries: The detectors; those without a result are left out. Over PyTorch's times if all
             others have them.
-        results: As :func:`research.benchmark.accuracy.train_all` returns them; of several
+        results: The results of :func:`research.benchmark.accuracy.train_all`; of several
             seeds the mean is drawn, with a line from the smallest to the largest.
         out: The picture, PNG or what its suffix says.
 

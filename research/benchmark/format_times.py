@@ -29,8 +29,8 @@ def export_entries(
     detectors with one head.
 
     Args:
-        entries: As :func:`~research.benchmark.cost_comparison.load_entry` makes them.
-        formats: Of :data:`~mmdet_hadaptive.export.FORMATS`.
+        entries: Entries that :func:`~research.benchmark.cost_comparison.load_entry` made.
+        formats: Names from :data:`~mmdet_hadaptive.export.FORMATS`.
         folder: Gets FORMAT/NAME; what is there already is not exported again.
 
     Returns:
@@ -77,8 +77,8 @@ def measure_formats(
     """Times exported detectors by turns, each in a process of its own, one image at a time.
 
     Args:
-        files: As :func:`export_entries` returns them.
-        entries: Of which they are.
+        files: The files that :func:`export_entries` returned.
+        entries: The entries that were exported.
         threads: How many compute.
         rounds: Timed calls of each.
         processor_time: Whether the times are the processor's, see
@@ -112,7 +112,7 @@ def compare_formats(times: Times, reference: str) -> tuple[list[str], list[list[
     """Describes the times of detectors in all runtimes, and in the best one of each.
 
     Args:
-        times: As :func:`measure_formats` returns them.
+        times: The times that :func:`measure_formats` returned.
         reference: Name of the detector that the others are divided by.
 
     Returns:

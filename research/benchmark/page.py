@@ -19,7 +19,7 @@ class Page:
     """A page of ``tools/export.py --format web``, as somebody uses it.
 
     Args:
-        browser: That shows it.
+        browser: The browser that shows the page.
     """
 
     def __init__(self, browser: Browser) -> None:
@@ -75,7 +75,7 @@ class PageCosts:
 
     Attributes:
         start: Seconds from opening it until it is ready.
-        milliseconds: Of each image, from its pixels to its boxes.
+        milliseconds: The time of each image, from its pixels to its boxes.
         ready: What the page says when it is ready.
     """
 
@@ -98,8 +98,8 @@ def measure_page(
     """Measures a page in Chromium, and may photograph it.
 
     Args:
-        folder: Of ``tools/export.py --format web``.
-        image: That is shown.
+        folder: A folder that ``tools/export.py --format web`` wrote.
+        image: The image that is shown.
         rounds: How often; the first ones are slower, while the browser compiles.
         isolated: Whether the server lets the page have threads.
         threshold: The lowest score that is shown; by default the page's.

@@ -110,12 +110,12 @@ def make_kernels(
         channels: Channels C.
         num_selected: Selected channels s.
         side_length: Height and width of the map.
-        dtype: Of the maps; parameters are in single precision.
+        dtype: The dtype of the maps; parameters are in single precision.
         channels_last: Memory format of the maps.
         other: The same by torch's operations, or a copy that moves as many bytes as both passes
             must: what the bandwidth of the memory allows.
         batch: Images; so many that the maps fit in no cache and a launch costs little.
-        device: Where they run; the CPU in Triton's interpreter only.
+        device: The device that computes; the CPU in Triton's interpreter only.
     """
     # Triton is not everywhere.
     from mmdet_hadaptive.ops import expansion_torch, expansion_triton

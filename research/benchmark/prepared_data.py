@@ -139,11 +139,11 @@ def write_detector(
     changes of colour, which are those of the COCO recipe.
 
     Args:
-        config: As for :func:`write_recipe`.
+        config: The config, as for :func:`write_recipe`.
         detector: The config of an SSDLite, from which the backbone, the neck and the channels of
             the head are taken.
         epochs: How long.
-        learning_rate: Of the weights, at its highest.
+        learning_rate: The highest learning rate.
         folder: Gets the file, ``<name>_<backbone>-<epochs>e-lr<learning rate>.py``.
 
     Returns:

@@ -35,8 +35,8 @@ class ChildProcesses:
 
         Args:
             command: The path of the program, and its arguments.
-            log: Its output is appended to this file.
-            env: Its environment; this process's by default.
+            log: The file to which its output is appended.
+            env: The environment of the process; by default that of this process.
 
         Returns:
             Its exit status, or the negative number of the signal that ended it.

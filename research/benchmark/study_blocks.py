@@ -101,9 +101,9 @@ class StudyBottleneck(nn.Module):
     """A bottleneck of stride 1 with a residual, whose channels may be multiplied late.
 
     Args:
-        channels: Of input and output.
-        expansion: As of :class:`AdaptiveBottleneck`.
-        kernel_size: Of the depthwise convolution, odd.
+        channels: The channels of input and output.
+        expansion: The expansion, as for :class:`AdaptiveBottleneck`.
+        kernel_size: The odd side length of the depthwise kernel in pixels.
         products: Appends products to the activated depthwise convolution, behind which they cost
             no kernel of their own; none by default.
 
@@ -142,9 +142,9 @@ class ModulationBottleneck(nn.Module):
     Source: arXiv 2211.11943 (Conv2Former), the modulation, with a kernel of the published size.
 
     Args:
-        channels: Of input and output.
-        width: Of both factors.
-        kernel_size: Of the depthwise convolution, odd.
+        channels: The channels of input and output.
+        width: The channels of both factors.
+        kernel_size: The odd side length of the depthwise kernel in pixels.
     """
 
     num_products = 0
@@ -195,10 +195,10 @@ class GatedBottleneck(StudyBottleneck):
     """An inverted bottleneck whose activated depthwise convolution is gated by its context.
 
     Args:
-        channels: Of input and output.
+        channels: The channels of input and output.
         width: Between expansion and projection.
-        kernel_size: Of the depthwise convolution, odd.
-        hidden: As of :class:`ContextGate`.
+        kernel_size: The odd side length of the depthwise kernel in pixels.
+        hidden: The hidden width, as for :class:`ContextGate`.
     """
 
     def __init__(self, channels: int, width: int, kernel_size: int, hidden: int) -> None:

@@ -98,7 +98,7 @@ def sweep(results: Path, arch: str, size: int, timeout: float) -> Iterator[Outco
     Args:
         results: A file with a line for each finished folder; what it holds of the same network,
             size and versions is not done again.
-        arch: As for :func:`mmdet_hadaptive.swap.swap_backbone`.
+        arch: The architecture, as for :func:`mmdet_hadaptive.swap.swap_backbone`.
         size: Side length of the random images in pixels.
         timeout: Seconds after which a config counts as failed.
 

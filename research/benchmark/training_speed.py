@@ -19,7 +19,7 @@ class Variant:
     """How a detector is trained.
 
     Attributes:
-        dtype: Of autocast; float32 is none.
+        dtype: The dtype of autocast; float32 switches it off.
         channels_last: Whether images and weights are in that memory format.
         compiled: Whether the backbone is compiled.
     """
@@ -55,8 +55,8 @@ def make_training_step(
         variant: How it is trained.
         batch: Random images, with four random boxes each, which are on the device already.
         side_length: Their height and width.
-        device: Where it is trained.
-        backend: Of ``torch.compile``.
+        device: The device that trains.
+        backend: The backend of ``torch.compile``.
 
     Returns:
         A step, which waits for the device and returns the loss.
@@ -95,7 +95,7 @@ def hours_on_coco(images_per_second: float, epochs: int = 600) -> float:
     """How long the training images of COCO take.
 
     Args:
-        images_per_second: Of all processes together.
+        images_per_second: The images per second of all processes together.
         epochs: How often each image is trained on.
 
     Returns:

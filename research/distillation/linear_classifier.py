@@ -21,7 +21,7 @@ def caltech(folder: Path, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Reads the photos of the 101 classes.
 
     Args:
-        folder: Where the packed photos are.
+        folder: The folder of the packed photos.
         size: Side length in pixels to which the middle of each photo is scaled.
 
     Returns:

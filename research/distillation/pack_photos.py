@@ -70,7 +70,7 @@ def photos(repo: Path, commit: str, folder: str, most: int | None) -> Iterator[t
 
     Args:
         repo: A bare repository.
-        commit: Which commit.
+        commit: The commit that is read.
         folder: What the paths begin with.
         most: Take only so many, chosen by the hash of their path.
 

@@ -21,7 +21,7 @@ class PackedPhotos:
     """The photos of some sources, as ``pack_photos.py`` writes them.
 
     Args:
-        folder: Where they are.
+        folder: The folder of the photos.
         sources: Their names.
 
     Attributes:
@@ -95,7 +95,7 @@ class RandomCrops(IterableDataset):
     gives them, float16, empty without a teacher.
 
     Args:
-        folder: Where the packed photos are.
+        folder: The folder of the packed photos.
         shares: For each source how often its photos are taken, relative to others.
         size: Side length of the crops in pixels.
         batch_size: Crops in a batch.

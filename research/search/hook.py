@@ -53,17 +53,17 @@ class ArchitectureSearchHook(Hook):
             ``dict(macs=...)``, or ``dict(latency_ms=...)``, the sum of its blocks, fused, as
             measured on this machine at the start. With a key ``costs``, a ``costs.json`` to be
             read instead.
-        cost_weight: Of the penalty.
+        cost_weight: The weight of the penalty.
         lr: Learning rate of the architecture parameters.
-        betas: Of their AdamW.
-        weight_decay: Of their AdamW.
-        estimator: Of the gradient of the model's loss. 'straight-through', as GDAS, the gradient
+        betas: The betas of their AdamW.
+        weight_decay: The weight decay of their AdamW.
+        estimator: The estimator of the loss's gradient. 'straight-through', as GDAS, the gradient
             of the numbers by which the outputs of the drawn candidates are multiplied. Where an
             output is normalised next, it has next to none, as its scale changes nothing.
             'score-function', as REINFORCE: two networks are drawn for each batch, and the one
             whose loss is lower becomes more probable, the other being its baseline; this needs
             no backward pass.
-        temperatures: Of the Gumbel softmax in the first and in the last epoch.
+        temperatures: The temperatures of the Gumbel softmax in the first and the last epoch.
 
     Raises:
         ValueError: If ``target`` or ``estimator`` is not as described, or, before the training
@@ -179,7 +179,7 @@ class ArchitectureSearchHook(Hook):
         Args:
             model: Detector or classifier, in training mode. Its weights, their gradients and its
                 running statistics stay as they are.
-            batch: As the loader gives it.
+            batch: The batch that the loader gives.
 
         Returns:
             The model's loss, the expected cost, and the gradient, shaped as ``logits``, of the

@@ -22,10 +22,10 @@ class HalfSampler(Sampler):
         dataset: The data set.
         half: 0, or 1 for the other half, which has one image more if their number is odd.
         split_seed: Seed of the division.
-        options: As for ``DefaultSampler``.
+        options: Arguments of ``DefaultSampler``.
 
     Attributes:
-        indices: Of the elements of the data set that belong to the half, in rising order.
+        indices: The elements of the data set that belong to the half, in rising order.
 
     Raises:
         ValueError: If the data set has less than two images, or mixes images.
@@ -80,7 +80,7 @@ class ArchitectureSearchLoop(EpochBasedTrainLoop):
         runner: The runner.
         dataloader: Config of the training loader, with MMEngine's ``DefaultSampler``.
         split_seed: Seed of the division into halves.
-        kwargs: As for ``EpochBasedTrainLoop``.
+        kwargs: Arguments of ``EpochBasedTrainLoop``.
 
     Attributes:
         architecture_dataloader: A loader like the training's own, of the other half.

@@ -114,8 +114,8 @@ def draw_choices(
     """Draws how the probabilities of the candidates developed, a panel for each choice.
 
     Args:
-        names: Of the choices.
-        candidates: Of each choice, blocks of a table.
+        names: The names of the choices.
+        candidates: The candidates of each choice, blocks of a table.
         history: For each epoch ``probabilities`` (for each choice of each candidate) and
             ``expected_cost``, as a part of the target.
         out_file: Picture to write.

@@ -47,12 +47,12 @@ class HadaptiveSearchNet(HadaptiveNet):
     Args:
         arch: One of :data:`SEARCH_SPACES`, or a table as in
             :mod:`research.search.search_spaces`.
-        kwargs: As for :class:`HadaptiveNet`.
+        kwargs: Arguments of :class:`HadaptiveNet`.
 
     Attributes:
         logits: The architecture parameters, float32 (choices, most candidates of any), initially
             0. What stands behind the last candidate of a choice has no meaning.
-        temperature: Of the softmax.
+        temperature: The temperature of the softmax.
         draw_seed: What the next draw follows from; it grows by 1 with each.
         drawn: For each choice the candidate of the last forward pass.
         choice_names: For each choice its place, as 'stage2.0'.

@@ -38,7 +38,7 @@ DETECTORS = [
 def main() -> None:
     """Chooses the learning rates, trains, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('data', type=Path, nargs='+', help='as prepare_dataset.py writes them')
+    parser.add_argument('data', type=Path, nargs='+', help='configs that prepare_dataset.py wrote')
     parser.add_argument('--detectors', type=Path, nargs='+', default=DETECTORS)
     parser.add_argument('--epochs', type=int, default=14)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])

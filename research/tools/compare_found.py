@@ -22,7 +22,9 @@ def main() -> None:
         'found', type=Path, nargs='*', help='work directories of searches that have ended'
     )
     parser.add_argument('--random', type=int, default=3, metavar='N', help='networks to draw')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='of the trainings')
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1], help='seeds of the trainings'
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/found'))
     parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
     args = parser.parse_args()

@@ -16,7 +16,7 @@ from ..benchmark.prepared_data import RECIPES, data_name, draw_lengths, write_re
 def main() -> None:
     """Writes the configs, trains them and prints a table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('data', type=Path, nargs='+', help='as prepare_dataset.py writes them')
+    parser.add_argument('data', type=Path, nargs='+', help='configs that prepare_dataset.py wrote')
     parser.add_argument(
         '--recipes',
         nargs='+',

@@ -11,14 +11,19 @@ from ..benchmark.page import measure_page
 def main() -> None:
     """Prints how long the page takes to start and for an image."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('folder', type=Path, help='of tools/export.py --format web')
+    parser.add_argument('folder', type=Path, help='folder that tools/export.py --format web wrote')
     parser.add_argument('image', type=Path)
     parser.add_argument('--rounds', type=int, default=60, help='how often it is shown, default 60')
     parser.add_argument('--isolated', action='store_true', help='let the page have threads')
     parser.add_argument('--threshold', type=float, help='lowest score that is shown')
     parser.add_argument('--picture', type=Path, help='PNG file to write')
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(1100, 900), metavar=('W', 'H'), help='of the window'
+        '--size',
+        type=int,
+        nargs=2,
+        default=(1100, 900),
+        metavar=('W', 'H'),
+        help='size of the window in pixels',
     )
     parser.add_argument('--dark', action='store_true', help='in dark colours')
     costs = measure_page(**vars(parser.parse_args()))

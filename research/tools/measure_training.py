@@ -34,14 +34,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('configs', nargs='*', type=Path, default=[CONFIGS / c for c in DEFAULT])
     parser.add_argument('--device', default='cuda')
-    parser.add_argument('--devices', type=int, default=8, help='that train together, for the hours')
-    parser.add_argument('--batch-size', type=int, default=24, help='of each device')
+    parser.add_argument(
+        '--devices', type=int, default=8, help='devices that train together, for the hours'
+    )
+    parser.add_argument('--batch-size', type=int, default=24, help='batch size of each device')
     parser.add_argument('--side-length', type=int, default=320)
     parser.add_argument('--rounds', type=int, default=30)
-    parser.add_argument('--backend', default='inductor', help='of torch.compile')
+    parser.add_argument('--backend', default='inductor', help='backend of torch.compile')
     parser.add_argument('--only', nargs='*', choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument('--data-root', type=Path, help='COCO, or a part of it')
-    parser.add_argument('--cores', type=int, default=64, help='that load data, for the hours')
+    parser.add_argument('--cores', type=int, default=64, help='cores that load data, for the hours')
     args = parser.parse_args()
     torch.manual_seed(0)
     configs = [Config.fromfile(path) for path in args.configs]

@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> None:
     """Writes mmdet_hadaptive/weights/NAME.pth."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', type=Path, help='which the checkpoint was trained with')
+    parser.add_argument('config', type=Path, help='config with which the checkpoint was trained')
     parser.add_argument('checkpoint', type=Path)
-    parser.add_argument('name', help='as docs/weights.md lists it')
+    parser.add_argument('name', help='name that docs/weights.md lists')
     args = parser.parse_args()
     config = Config.fromfile(args.config)
     checkpoint = load_checkpoint(args.checkpoint)
