@@ -203,13 +203,24 @@ def find_most_probable(
     Returns:
         For each choice the place of a candidate; None if there is no such network.
     """
+    for steps in (_STEPS, 10 * _STEPS, 100 * _STEPS):
+        found = _find_most_probable(costs, log_probabilities, target, tolerance, steps)
+        # A more probable network of nearly the same cost may have displaced the only ones that fit.
+        if found:
+            return found
+    return None
+
+
+def _find_most_probable(
+    costs: CostTable, log_probabilities: Tensor, target: float, tolerance: float, steps: int
+) -> list[int] | None:
     best: dict[int, tuple[float, float, tuple[int, ...]]] = {0: (0.0, costs.fixed, ())}
     for row, logs in zip(costs.candidates, log_probabilities.tolist(), strict=True):
         extended: dict[int, tuple[float, float, tuple[int, ...]]] = {}
         for log_probability, cost, indices in best.values():
             for index, (added, log) in enumerate(zip(row, logs, strict=False)):
                 entry = (log_probability + log, cost + added, (*indices, index))
-                place = round(entry[1] / target * _STEPS)
+                place = round(entry[1] / target * steps)
                 if entry[1] <= target * (1 + tolerance) and (
                     place not in extended or entry[0] > extended[place][0]
                 ):

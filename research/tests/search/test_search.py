@@ -332,6 +332,13 @@ def test_the_most_probable_candidates_are_taken_where_they_fit():
     assert find_most_probable(costs, logs, 150.0) == [1, 1]
 
 
+def test_a_network_that_fits_is_not_displaced_by_a_more_probable_one():
+    # 94.98 is outside of the 5 %, and more probable than its neighbour 95.02, which fits.
+    costs = CostTable('macs', 0.0, [[94.98, 95.02]])
+    logs = torch.tensor([[0.9, 0.1]]).log()
+    assert find_most_probable(costs, logs, 100.0) == [1]
+
+
 def test_costs_of_candidates():
     net = HadaptiveSearchNet('small', out_indices=(3, 4))
     before = copy.deepcopy(net.state_dict())
