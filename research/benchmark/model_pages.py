@@ -29,9 +29,9 @@ _DATA = {
     'tiny-imagenet': 'Tiny ImageNet',
 }
 _NOTE = (
-    'MACs are the multiply-accumulates of convolutions and matrix products for one image; they are '
-    'left out where they depend on what is found in it, or happen in operators of mmcv. Scores '
-    'that nobody has measured yet are empty.'
+    'MACs are the multiply-accumulates of convolutions and matrix products for one image. They are '
+    'blank where they depend on what is found in the image, or happen in operators of mmcv. A '
+    'score is blank where nobody has measured it yet.'
 )
 
 
@@ -196,7 +196,7 @@ def _render_command(models: Sequence[_Model], root: Path) -> list[str]:
     options = pretrained_options(ours[0].config, 'CHECKPOINT')
     command = ' \\\n    '.join([f'python tools/train.py {config} --cfg-options', *options])
     return [
-        'From a pre-trained backbone ([how to get one](../pretrain/README.md)), with each of these '
-        'configs that has Hadaptive-Net:',
+        'To start from a pre-trained backbone ([how to get one](../pretrain/README.md)), add these '
+        'options to any config with Hadaptive-Net:',
         f'```bash\n{command}\n```',
     ]

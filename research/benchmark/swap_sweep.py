@@ -135,25 +135,29 @@ def write_table(outcomes: list[Outcome], out: Path, arch: str, command: str, whe
         where: The software it ran on.
     """
     counts = Counter(outcome.status for outcome in outcomes)
+    summary = ', '.join(
+        f'{status}: {counts[status]}'
+        for status in (WORKS, NOT_APPLICABLE, SOURCE_FAILS, FAILS)
+        if counts[status]
+    )
     lines = [
-        "# The swap tool on MMDetection's configs",
+        "# In which of MMDetection's detectors can the backbone be replaced?",
         '',
-        f'`tools/swap_backbone.py` applied to one config of every folder, with `--arch {arch}`; '
-        f'written by `{command}` ({where}).',
+        "**Question.** Does `tools/swap_backbone.py` work on a config of each of MMDetection's "
+        'folders?',
         '',
-        '*Works* means: the detector is built with random weights, the loss on two random images '
-        'is finite, the gradient reaches the first convolution of the backbone, and a prediction '
-        'is finite. It says nothing about accuracy. The config of a folder is the simplest by its '
-        'name (ResNet-50, the shortest) that has a backbone to replace. *Source fails too* '
-        'means that the config as it is in MMDetection ends here with the same error. BoxInst, LAD '
-        'and PAA need scikit-image or scikit-learn to be installed.',
+        f'**Answer.** {len(outcomes)} of {len(list_folders())} folders were tried. {summary}.',
         '',
-        '; '.join(
-            f'{counts[status]} {status}'
-            for status in (WORKS, NOT_APPLICABLE, SOURCE_FAILS, FAILS)
-            if counts[status]
-        )
-        + f'; {len(outcomes)} of {len(list_folders())} folders.',
+        f'**Command.** `{command}` writes this page. This one was made with `--arch {arch}`, '
+        f'{where}.',
+        '',
+        '- *works*: The detector was built with random weights. The loss on two random images was '
+        'finite, the gradient reached the first convolution of the backbone, and a prediction was '
+        'finite. This says nothing about accuracy.',
+        '- *source fails too*: The config as it is in MMDetection ends here with the same error.',
+        '- The config of a folder is the one with the simplest name (ResNet-50, the shortest) that '
+        'has a backbone to replace.',
+        '- BoxInst, LAD and PAA need scikit-image or scikit-learn.',
         '',
         markdown_table(_HEADINGS, [_cells(outcome) for outcome in outcomes]),
     ]

@@ -21,7 +21,7 @@ def main() -> None:
         '--size', type=int, default=256, help='side length of the images, in pixels'
     )
     parser.add_argument('--timeout', type=float, default=300, help='seconds for each config')
-    parser.add_argument('--out', type=Path, default=Path('docs/swap.md'))
+    parser.add_argument('--out', type=Path, default=Path('research/reports/swap.md'))
     parser.add_argument(
         '--results',
         type=Path,
@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     where = f'mmdet {version("mmdet")}, torch {torch.__version__.split("+")[0]}'
     where += ', GPU' if torch.cuda.is_available() else ', CPU'
-    command = shlex.join(['python', 'research/tools/sweep_swaps.py', *sys.argv[1:]])
+    command = shlex.join(['python', '-m', 'research.tools.sweep_swaps', *sys.argv[1:]])
     outcomes = []
     for outcome in sweep(args.results, args.arch, args.size, args.timeout):
         outcomes.append(outcome)

@@ -23,8 +23,8 @@ def test_a_sweep_tells_apart_and_resumes(tmp_path, monkeypatch):
     assert outcomes[0].after < outcomes[0].before
     swap_sweep.write_table(outcomes, tmp_path / 'swap_sweep.md', 'small', 'the command', 'here')
     page = (tmp_path / 'swap_sweep.md').read_text()
-    assert page.startswith("# The swap tool on MMDetection's configs\n")
-    assert '1 works; 1 not applicable; 2 of 2 folders.' in page
+    assert page.startswith("# In which of MMDetection's detectors")
+    assert '**Answer.** 2 of 2 folders were tried. works: 1, not applicable: 1.' in page
     assert '| yolof | yolof_r50-c5_8xb8-1x_coco.py | works |' in page
     # Finished folders are not done again; nothing new could finish in this time.
     chosen.append('retinanet')
