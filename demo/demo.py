@@ -42,7 +42,7 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
     )
     pictures = {name: WORK_DIR / f'{name}.png' for name in ('predictions', 'curves')}
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
-    plot_curves(scalars, pictures['curves'], 'SSDLite Hadaptive-Net-S on the embedded shapes')
+    plot_curves([scalars], pictures['curves'], 'SSDLite Hadaptive-Net-S on the embedded shapes')
     model = init_detector(config, checkpoint, device='cpu')
     draw_predictions(model, runner.val_dataloader.dataset, pictures['predictions'])
 

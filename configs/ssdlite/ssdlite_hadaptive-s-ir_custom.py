@@ -57,7 +57,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=val_data)
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + val_data['ann_file'])
+val_evaluator = dict(ann_file=data_root + val_data['ann_file'], classwise=True)
 test_evaluator = val_evaluator
 
 # AdamW, one cosine and averaged weights.
@@ -82,8 +82,14 @@ ema_hook = dict(
     update_buffers=True,
     priority='NORMAL',
 )
-# channels_last makes the training a quarter faster on a CPU.
-custom_hooks = [*_base_.custom_hooks, dict(type='ChannelsLastHook'), ema_hook]
+custom_hooks = [
+    *_base_.custom_hooks,
+    # channels_last makes the training a quarter faster on a CPU.
+    dict(type='ChannelsLastHook'),
+    ema_hook,
+    # Leaves curves, a confusion matrix and the worst images in the folder report.
+    dict(type='TrainingReportHook'),
+]
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'), logger=dict(interval=20)
 )

@@ -5,6 +5,7 @@ from .channels_last import ChannelsLastHook
 from .epoch_seed import EpochSeedHook
 from .invalid_loss import StopOnInvalidLossHook
 from .train_loop import ResumableTrainLoop
+from .training_report import TrainingReportHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -13,4 +14,5 @@ __all__ = [
     'EpochSeedHook',
     'ResumableTrainLoop',
     'StopOnInvalidLossHook',
+    'TrainingReportHook',
 ]

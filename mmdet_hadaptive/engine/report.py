@@ -2,8 +2,9 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -19,35 +20,35 @@ from torch import nn
 from ..utils.metrics import METRICS, PREFIX
 
 
-def plot_curves(scalars: str | Path, out_file: str | Path, title: str) -> None:
+def plot_curves(scalars: Sequence[str | Path], out_file: str | Path | BinaryIO, title: str) -> None:
     """Draws the loss over iterations and the mAP over epochs.
 
     Args:
-        scalars: The ``scalars.json`` that MMEngine writes, one JSON object a line.
-        out_file: Picture to write.
-        title: Heading of the picture.
+        scalars: The files ``scalars.json`` that MMEngine writes, one JSON object a line: one for
+            each time that the training was started, in this order. What a later one repeats
+            replaces what was there.
+        out_file: The picture to write.
+        title: The heading of the picture.
     """
-    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in Path(scalars).read_text().splitlines():
+    series: dict[str, dict[float, float]] = defaultdict(dict)
+    for line in (line for file in scalars for line in Path(file).read_text().splitlines()):
         record: dict[str, Any] = json.loads(line)
-        for key in ('loss', 'loss_cls', 'loss_bbox'):
+        for key in ('loss', 'loss_cls', 'loss_bbox', *METRICS):
+            # An mAP of -1 stands for no prediction at all.
             if key in record:
-                series[key].append((record['step'], record[key]))
-        for key in METRICS:
-            # -1 stands for no prediction at all.
-            if key in record:
-                series[key].append((record['step'], max(record[key], 0)))
+                series[key][record['step']] = max(record[key], 0)
     figure = Figure(figsize=(11, 4), layout='constrained')
     figure.suptitle(title)
     axes = figure.subplots(1, 2)
     for name, points in series.items():
         axis = axes[int(name in METRICS)]
-        axis.plot(*zip(*points, strict=True), '.-', label=name.removeprefix(PREFIX))
+        axis.plot(*zip(*sorted(points.items()), strict=True), '.-', label=name.removeprefix(PREFIX))
     axes[0].set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
     axes[1].set(xlabel='epoch', ylabel='COCO AP on the validation images', ylim=(0, 1))
     for axis in axes:
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     figure.savefig(out_file, dpi=110)
 
 

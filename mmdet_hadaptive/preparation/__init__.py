@@ -3,5 +3,6 @@
 from .annotations import PreparationError
 from .formats import FORMATS
 from .prepare import PreparedDataset, prepare_dataset
+from .recipe import Recipe
 
-__all__ = ['FORMATS', 'PreparationError', 'PreparedDataset', 'prepare_dataset']
+__all__ = ['FORMATS', 'PreparationError', 'PreparedDataset', 'Recipe', 'prepare_dataset']

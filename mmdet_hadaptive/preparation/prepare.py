@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.hub import get_config
 from torch import Tensor
 
 from ..datasets.check import check_annotations, count_boxes
@@ -18,9 +17,10 @@ from ..datasets.findings import Finding, note
 from ..utils.files import write_whole
 from .anchors import Anchors, choose_anchors
 from .annotations import LabeledFolder, LabeledImage, PreparationError
-from .config_text import TEMPLATE, render_config
+from .config_text import render_config
 from .conversion import to_coco
 from .formats import read_folder
+from .recipe import Recipe, Schedule
 from .source import SourceFolder
 from .splitting import ImageFile, divide, read_image_files
 
@@ -40,6 +40,7 @@ class PreparedDataset:
         counts: Images and boxes of each split.
         anchors: The chosen anchors.
         default_anchors: The anchors of the template.
+        schedule: How long the training takes.
         findings: What was left out, changed or noticed.
     """
 
@@ -49,6 +50,7 @@ class PreparedDataset:
     counts: dict[str, tuple[int, int]]
     anchors: Anchors
     default_anchors: Anchors
+    schedule: Schedule
     findings: list[Finding]
 
 
@@ -60,6 +62,7 @@ def prepare_dataset(
     val_fraction: float = 0.2,
     seed: int = 0,
     group_near_duplicates: bool = True,
+    recipe: Recipe | None = None,
 ) -> PreparedDataset:
     """Makes a folder of annotated images a data set that a config trains on.
 
@@ -77,6 +80,7 @@ def prepare_dataset(
         seed: Seed of the division.
         group_near_duplicates: Whether images that look nearly the same are drawn for the same
             split, and named where the folder puts them into different ones.
+        recipe: The network, and how it is trained; by default that of the template.
 
     Returns:
         What was written.
@@ -99,9 +103,14 @@ def prepare_dataset(
     findings += notes
     _refuse_bare(cocos, labeled, images, notes)
     findings += _check(cocos, labeled.classes, out)
-    anchors, default, notes = _choose_anchors(cocos['train'])
+    recipe = recipe or Recipe()
+    template = recipe.template()
+    anchors, default, notes = _choose_anchors(cocos['train'], template)
     findings += notes
-    text = render_config(folder, out, name, labeled.classes, anchors, 'test' in cocos)
+    boxed = {item['image_id'] for item in cocos['train']['annotations'] if not item['iscrowd']}
+    text = render_config(
+        folder, out, name, labeled.classes, anchors, 'test' in cocos, recipe, template, len(boxed)
+    )
     config = out / f'{out.resolve().name}.py'
     _write(
         {_annotation_file(out, split): json.dumps(coco) for split, coco in cocos.items()}
@@ -109,7 +118,10 @@ def prepare_dataset(
         out,
     )
     counts = {s: (len(c['images']), len(c['annotations'])) for s, c in cocos.items()}
-    return PreparedDataset(name, config, tuple(labeled.classes), counts, anchors, default, findings)
+    schedule = recipe.schedule(len(boxed))
+    return PreparedDataset(
+        name, config, tuple(labeled.classes), counts, anchors, default, schedule, findings
+    )
 
 
 def _check_arguments(folder: Path, out: Path, classes: Sequence[str], val_fraction: float) -> None:
@@ -264,9 +276,10 @@ def _check(cocos: Mapping[str, dict[str, Any]], classes: Sequence[str], out: Pat
     )
 
 
-def _choose_anchors(coco: dict[str, Any]) -> tuple[Anchors, Anchors, list[Finding]]:
+def _choose_anchors(
+    coco: dict[str, Any], template: Config
+) -> tuple[Anchors, Anchors, list[Finding]]:
     """The anchors for the training boxes, those of the template, and what is to be said."""
-    template = get_config(TEMPLATE)
     height, width = _input_size(template)
     boxes = _boxes_in_input(coco, height, width)
     generator = template.model.bbox_head.anchor_generator
@@ -279,8 +292,8 @@ def _choose_anchors(coco: dict[str, Any]) -> tuple[Anchors, Anchors, list[Findin
         note(
             f'{1 - anchors.share:.0%} of the training boxes overlap with no anchor by an IoU of '
             f'0.5; the median box has {_median_size(boxes)} pixels of the {width} x {height} input',
-            'Small objects need a larger input or tiles, long ones ratios of their own: change the '
-            'pipelines and the anchor_generator of the config',
+            'Small objects need a larger input (--size) or tiles, long ones ratios of their own in '
+            'the anchor_generator of the config',
         ),
     )
 

@@ -1,5 +1,6 @@
 """Says what is wrong with the installed OpenMMLab libraries, before they fail somewhere inside."""
 
+import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -86,6 +87,14 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
         problem = f'mmpretrain cannot be imported beside transformers {version("transformers")}'
         return f'{problem} ({error})', 'pip install "transformers<4.56"'
     return '', ''
+
+
+def silence_pkg_resources() -> None:
+    """Hides the warning that MMEngine causes whenever it looks for an installed package.
+
+    Its users can do nothing about it. For tools, which are processes of their own.
+    """
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 
 def installed_versions() -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from torch import distributed
 
 from .configs import walk
 from .files import write_whole
+from .installation import silence_pkg_resources
 from .safe_loading import UnreadableCheckpointError, name_unreadable_checkpoints
 
 _CANNOT_WRITE = (
@@ -106,6 +107,7 @@ def run_mmdet_tool(name: str) -> None:
         SystemExit: If the tool cannot do its work for a known reason: the message holds what the
             library says, and the remedy.
     """
+    silence_pkg_resources()
     path = mmdet_tool(name)
     name_unreadable_checkpoints()
     try:

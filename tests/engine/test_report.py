@@ -20,7 +20,7 @@ def test_curves(tmp_path):
     ]
     scalars = tmp_path / 'scalars.json'
     scalars.write_text('\n'.join(map(json.dumps, records)))
-    plot_curves(scalars, tmp_path / 'curves.png', 'title')
+    plot_curves([scalars], tmp_path / 'curves.png', 'title')
     picture = cv2.imread(str(tmp_path / 'curves.png'))
     # Not an empty page: lines of several colours.
     assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)[::7]}) > 10
@@ -31,8 +31,11 @@ def test_losses_and_scores_have_axes_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: figures.append(figure))
     records = [{'step': i, 'loss': 9.0 / i} for i in (1, 3)]
     records += [{'step': i, 'coco/bbox_mAP': m} for i, m in ((1, -1), (2, 0.3))]
-    (tmp_path / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
-    plot_curves(tmp_path / 'scalars.json', tmp_path / 'curves.png', 'title')
+    # The second one is that of a run that was resumed from the second step.
+    files = [tmp_path / f'{i}.json' for i in range(2)]
+    files[0].write_text('\n'.join(map(json.dumps, [*records, dict(step=3, loss=99.0)])))
+    files[1].write_text(json.dumps(dict(step=3, loss=3.0)))
+    plot_curves(files, tmp_path / 'curves.png', 'title')
     drawn = [
         {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axis.get_lines()}
         for axis in figures[0].axes

@@ -1,0 +1,308 @@
+"""What a person looks at after a training."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from matplotlib import colormaps, font_manager
+from matplotlib.figure import Figure
+from mmdet.registry import HOOKS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from ..utils.files import write_whole_folder
+from .report import plot_curves
+
+_MIN_IOU = 0.5
+# Pixels of the longer side of an image that is drawn.
+_SMALLEST, _LARGEST = 480, 960
+_MOST_NUMBERED, _MOST_NAMED = 25, 60
+
+
+@dataclass
+class ImageResult:
+    """How a detector did on one image.
+
+    Attributes:
+        sample: The image's annotations and detections.
+        found: The number of boxes that were found with their class.
+        confused: The number of boxes that were found with another class.
+        missed: The number of boxes that were not found.
+        false: The number of detections where there is no box.
+    """
+
+    sample: DetDataSample
+    found: int
+    confused: int
+    missed: int
+    false: int
+
+    @property
+    def rank(self) -> tuple[float, int, str]:
+        """What results are sorted by: the worst F1 score first, then the most mistakes."""
+        boxes = 2 * (self.found + self.confused) + self.missed + self.false
+        score = 2 * self.found / boxes if boxes else 1.0
+        return score, -(self.confused + self.missed + self.false), self.sample.img_path
+
+
+@HOOKS.register_module()
+class TrainingReportHook(Hook):
+    """Leaves pictures and tables of a training in the folder ``report`` of its work directory.
+
+    - ``curves.png``: the loss and the mAP;
+    - ``classes.csv``: for each class its AP, if ``val_evaluator`` has ``classwise=True``, and its
+      number of training and validation boxes;
+    - ``confusion_matrix.png``: the annotated classes against the detected ones;
+    - ``worst/``: the validation images with the worst F1 scores, annotations on the left and
+      detections on the right; ``worst.csv`` counts their mistakes.
+
+    All is of the last validation of the training. A detection counts from the score threshold on,
+    and stands for the box that it overlaps with by an IoU of 0.5 or more, a box of its own class
+    first. The folder is written whole at the end; what was in it is replaced.
+
+    Args:
+        num_worst: How many images are drawn.
+        score_threshold: The lowest score of a detection that counts, in 0..1.
+    """
+
+    # The checkpoint is there before anything is drawn.
+    priority = 'LOWEST'
+
+    def __init__(self, num_worst: int = 20, score_threshold: float = 0.3) -> None:
+        self.num_worst = num_worst
+        self.score_threshold = score_threshold
+        self._metrics: dict[str, float] | None = None
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begins to count."""
+        count = len(runner.val_dataloader.dataset.metainfo['classes'])
+        # The last row and column stand for no box.
+        self._matrix = np.zeros((count + 1, count + 1), int)
+        self._worst: list[ImageResult] = []
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[DetDataSample] | None = None,
+    ) -> None:
+        """Counts the images of a batch."""
+        for sample in outputs or ():
+            if 'gt_instances' in sample:
+                self._worst.append(count_matches(sample, self.score_threshold, self._matrix))
+        self._keep_worst()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Adds up what all processes have counted."""
+        parts = all_gather_object((self._matrix, self._worst))
+        self._matrix = sum(matrix for matrix, _ in parts)
+        # The last images of a data set may be there twice.
+        unique = {result.sample.img_path: result for _, worst in parts for result in worst}
+        self._worst = list(unique.values())
+        self._keep_worst()
+        self._metrics = metrics or {}
+
+    def after_train(self, runner: Runner) -> None:
+        """Writes the report."""
+        # A training that was finished already has been reported on.
+        if self._metrics is None or not is_main_process():
+            return
+        folder = Path(runner.work_dir) / 'report'
+        dataset = runner.val_dataloader.dataset
+        names = readable_names(dataset.metainfo['classes'])
+        curves = io.BytesIO()
+        scalars = sorted(Path(runner.work_dir).glob('*/vis_data/scalars.json'))
+        plot_curves(scalars, curves, folder.resolve().parent.name)
+        files = {
+            'curves.png': curves.getvalue(),
+            'classes.csv': self._describe_classes(runner),
+            'confusion_matrix.png': draw_confusion(self._matrix, names),
+            'worst.csv': self._describe_worst(),
+        }
+        for number, result in enumerate(self._worst, 1):
+            name = f'worst/{number:02}_{Path(result.sample.img_path).stem}.jpg'
+            files[name] = draw_result(result.sample, names, self.score_threshold)
+        write_whole_folder(files, folder)
+        runner.logger.info(f'Curves, classes, confusions and the worst images are in {folder}')
+
+    def _keep_worst(self) -> None:
+        self._worst = sorted(self._worst, key=lambda result: result.rank)[: self.num_worst]
+
+    def _describe_classes(self, runner: Runner) -> bytes:
+        classes = runner.val_dataloader.dataset.metainfo['classes']
+        trained = count_boxes(runner.train_dataloader.dataset)
+        rows = [['number', 'class', 'AP', 'training boxes', 'validation boxes']]
+        for label, name in enumerate(classes):
+            ap = self._metrics.get(f'coco/{name}_precision', '')
+            rows.append([label, name, ap, trained[label], self._matrix[label].sum()])
+        return _to_csv(rows)
+
+    def _describe_worst(self) -> bytes:
+        rows = [['number', 'image', 'found', 'found as another class', 'missed', 'false']]
+        for number, result in enumerate(self._worst, 1):
+            counts = (result.found, result.confused, result.missed, result.false)
+            rows.append([number, result.sample.img_path, *counts])
+        return _to_csv(rows)
+
+
+def count_matches(sample: DetDataSample, score_threshold: float, matrix: np.ndarray) -> ImageResult:
+    """Compares the detections in an image with its annotations.
+
+    Args:
+        sample: The image's ``gt_instances`` and ``pred_instances``; may have ``ignored_instances``.
+        score_threshold: The lowest score of a detection that counts, in 0..1.
+        matrix: (classes + 1, classes + 1), int: counts are added to it by annotated and detected
+            label; the last one stands for no box.
+
+    Returns:
+        The result, with the detections that count.
+    """
+    sample = sample.cpu()
+    sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_threshold]
+    truth, found = sample.gt_instances, sample.pred_instances
+    boxes, detections = _to_tensor(truth.bboxes), _to_tensor(found.bboxes)
+    overlaps = bbox_overlaps(boxes, detections).numpy()
+    is_same = truth.labels[:, None].numpy() == found.labels[None].numpy()
+    pairs = [tuple(pair) for pair in np.argwhere(overlaps >= _MIN_IOU)]
+    order = sorted(pairs, key=lambda pair: (is_same[pair], overlaps[pair]), reverse=True)
+    left, unused = set(range(len(boxes))), set(range(len(detections)))
+    right = confused = 0
+    for box, detection in order:
+        if box in left and detection in unused:
+            left.remove(box)
+            unused.remove(detection)
+            matrix[truth.labels[box], found.labels[detection]] += 1
+            right += bool(is_same[box, detection])
+            confused += not is_same[box, detection]
+    ignored = sample.get('ignored_instances')
+    if ignored is not None and len(ignored) and unused:
+        share = bbox_overlaps(detections, _to_tensor(ignored.bboxes), mode='iof').amax(1)
+        unused = {detection for detection in unused if share[detection] < _MIN_IOU}
+    for box in left:
+        matrix[truth.labels[box], -1] += 1
+    for detection in unused:
+        matrix[-1, found.labels[detection]] += 1
+    return ImageResult(sample, right, confused, len(left), len(unused))
+
+
+def count_boxes(dataset: Any) -> Counter[int]:
+    """Counts the boxes of a data set by their label.
+
+    Args:
+        dataset: A data set of MMDetection's, or a wrapper of one such as ``RepeatDataset``.
+
+    Returns:
+        The number of boxes for each label; those that are ignored do not count.
+    """
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    return Counter(
+        instance['bbox_label']
+        for info in infos
+        for instance in info['instances']
+        if not instance['ignore_flag']
+    )
+
+
+def readable_names(classes: Sequence[str]) -> list[str]:
+    """Names of classes that matplotlib can write.
+
+    Args:
+        classes: The names.
+
+    Returns:
+        The names; in place of those with letters that its font lacks, such as Chinese ones, their
+        number, which ``classes.csv`` explains.
+    """
+    letters = font_manager.get_font(font_manager.findfont('DejaVu Sans')).get_charmap()
+    return [
+        # Between two of these matplotlib expects a formula.
+        name.replace('$', r'\$') if all(ord(c) in letters for c in name) else f'class {label}'
+        for label, name in enumerate(classes)
+    ]
+
+
+def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
+    """Draws a confusion matrix.
+
+    Args:
+        matrix: (classes + 1, classes + 1), counts by annotated (row) and detected class.
+        names: The names of the classes.
+
+    Returns:
+        The picture, a PNG file.
+    """
+    names = [*names, 'no box']
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    size = 3.5 + 0.45 * min(len(names), _MOST_NAMED)
+    figure = Figure(figsize=(size + 1, size), layout='constrained')
+    axis = figure.subplots()
+    figure.colorbar(axis.imshow(shares, vmin=0, vmax=1, cmap='Blues'), label='share of the row')
+    axis.set(xlabel='detected as', ylabel='annotated as')
+    if len(names) <= _MOST_NAMED:
+        places = range(len(names))
+        axis.set_xticks(places, names, rotation=45, ha='right', rotation_mode='anchor')
+        axis.set_yticks(places, names)
+    if len(names) <= _MOST_NUMBERED:
+        for row, column in np.argwhere(matrix):
+            colour = 'white' if shares[row, column] > 0.5 else 'black'
+            count = str(matrix[row, column])
+            axis.text(column, row, count, ha='center', va='center', color=colour, fontsize=9)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    return picture.getvalue()
+
+
+def draw_result(sample: DetDataSample, names: Sequence[str], score_threshold: float) -> bytes:
+    """Draws the annotations of an image (left) and its detections (right).
+
+    Args:
+        sample: The image's path, annotations and detections.
+        names: The names of the classes.
+        score_threshold: The lowest score of a detection that is drawn, in 0..1.
+
+    Returns:
+        The picture, a JPEG file.
+    """
+    image = mmcv.imread(sample.img_path, channel_order='rgb')
+    longest = max(image.shape[:2])
+    scale = min(max(longest, _SMALLEST), _LARGEST) / longest
+    image = mmcv.imrescale(image, scale)
+    sample = sample.clone()
+    for part in (sample.gt_instances, sample.pred_instances):
+        part.bboxes = _to_tensor(part.bboxes) * scale
+    colours = islice(
+        cycle((255 * np.array(colormaps['tab10'].colors)).round().tolist()), len(names)
+    )
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = dict(classes=names, palette=list(map(tuple, colours)))
+    # It draws a score that is larger than the threshold.
+    visualizer.add_datasample('', image, sample, pred_score_thr=score_threshold - 1e-6)
+    picture = cv2.cvtColor(visualizer.get_image(), cv2.COLOR_RGB2BGR)
+    return cv2.imencode('.jpg', picture)[1].tobytes()
+
+
+def _to_tensor(boxes: Any) -> Tensor:
+    return getattr(boxes, 'tensor', boxes)
+
+
+def _to_csv(rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    # Spreadsheets take a file for UTF-8 if it begins with this mark.
+    return text.getvalue().encode('utf-8-sig')

@@ -1,0 +1,161 @@
+import csv
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_hadaptive.engine.training_report import (
+    TrainingReportHook,
+    count_boxes,
+    count_matches,
+    draw_confusion,
+    readable_names,
+)
+
+BOX = [10.0, 10.0, 30.0, 30.0]
+# An IoU of 0.68 with the first, and of 0 with the last.
+NEAR, FAR = [12.0, 12.0, 32.0, 32.0], [60.0, 60.0, 90.0, 90.0]
+
+
+def instances(*items, scores=None):
+    boxes = torch.tensor([box for box, _ in items]).view(-1, 4)
+    data = InstanceData(bboxes=boxes, labels=torch.tensor([label for _, label in items]).long())
+    if scores is not None:
+        data.scores = torch.tensor(scores)
+    return data
+
+
+def sample_of(truth, found, scores=None, ignored=(), path='image.png'):
+    scores = [0.9] * len(found) if scores is None else scores
+    return DetDataSample(
+        metainfo=dict(img_path=str(path)),
+        gt_instances=instances(*truth),
+        pred_instances=instances(*found, scores=scores),
+        ignored_instances=instances(*ignored),
+    )
+
+
+@pytest.mark.parametrize(
+    ('truth', 'found', 'counts', 'cells'),
+    [
+        ([(BOX, 0)], [(NEAR, 0)], (1, 0, 0, 0), {(0, 0): 1}),
+        ([(BOX, 0)], [(NEAR, 1)], (0, 1, 0, 0), {(0, 1): 1}),
+        ([(BOX, 0)], [(FAR, 0)], (0, 0, 1, 1), {(0, 2): 1, (2, 0): 1}),
+        # A box is found once, by its own class if that is there.
+        ([(BOX, 0)], [(BOX, 1), (NEAR, 0)], (1, 0, 0, 1), {(0, 0): 1, (2, 1): 1}),
+        ([(BOX, 0), (NEAR, 1)], [(NEAR, 0)], (1, 0, 1, 0), {(0, 0): 1, (1, 2): 1}),
+        ([], [], (0, 0, 0, 0), {}),
+    ],
+)
+def test_detections_stand_for_boxes(truth, found, counts, cells):
+    matrix = np.zeros((3, 3), int)
+    result = count_matches(sample_of(truth, found), 0.3, matrix)
+    assert (result.found, result.confused, result.missed, result.false) == counts
+    assert {tuple(place): matrix[tuple(place)] for place in np.argwhere(matrix)} == cells
+
+
+def test_what_does_not_count():
+    matrix = np.zeros((3, 3), int)
+    sample = sample_of([], [(BOX, 0), (FAR, 0)], scores=[0.2, 0.9], ignored=[(FAR, 0)])
+    result = count_matches(sample, 0.3, matrix)
+    assert not matrix.any()
+    assert result.rank[0] == 1
+
+
+class Boxes:
+    """A data set of MMDetection's, as much as is needed."""
+
+    def __init__(self):
+        self.metainfo = dict(classes=('cat', 'dog'))
+
+    def __len__(self):
+        return 2
+
+    def get_data_info(self, index):
+        flags = [0, 1] if index else [0]
+        return dict(instances=[dict(bbox_label=index, ignore_flag=flag) for flag in flags])
+
+
+def test_boxes_are_counted_below_wrappers():
+    assert count_boxes(SimpleNamespace(dataset=SimpleNamespace(dataset=Boxes()))) == {0: 1, 1: 1}
+
+
+@pytest.fixture
+def runner(tmp_path):
+    folder = tmp_path / '20260101_000000/vis_data'
+    folder.mkdir(parents=True)
+    records = [dict(step=1, loss=2.0), {'step': 1, 'coco/bbox_mAP': 0.5}]
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
+    loader = SimpleNamespace(dataset=Boxes())
+    return SimpleNamespace(
+        work_dir=str(tmp_path),
+        val_dataloader=loader,
+        train_dataloader=loader,
+        logger=SimpleNamespace(info=print),
+    )
+
+
+def rows(path):
+    return list(csv.reader(path.read_text('utf-8-sig').splitlines()))
+
+
+def test_the_report_of_the_last_validation(runner, tmp_path):
+    hook = TrainingReportHook(num_worst=2)
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), np.full((100, 100, 3), 255, np.uint8))
+    for truth in ([(FAR, 1)] * 9, [(BOX, 0)]):
+        hook.before_val_epoch(runner)
+        samples = [sample_of(truth, [(NEAR, 0)] * i, path=tmp_path / f'{i}.png') for i in range(4)]
+        for batch in (samples[:2], samples[2:]):
+            hook.after_val_iter(runner, 0, outputs=batch)
+        hook.after_val_epoch(runner, {'coco/cat_precision': 0.25})
+    # What another training has left is replaced.
+    (tmp_path / 'report/worst').mkdir(parents=True)
+    (tmp_path / 'report/worst/old.jpg').touch()
+    hook.after_train(runner)
+    report = tmp_path / 'report'
+    assert rows(report / 'classes.csv')[1:] == [
+        ['0', 'cat', '0.25', '1', '4'],
+        ['1', 'dog', '', '1', '0'],
+    ]
+    # A box that is missed, and one that is found three times.
+    assert [row[1:] for row in rows(report / 'worst.csv')[1:]] == [
+        [str(tmp_path / '0.png'), '0', '0', '1', '0'],
+        [str(tmp_path / '3.png'), '1', '0', '0', '2'],
+    ]
+    names = {str(path.relative_to(report)) for path in report.rglob('*.*')}
+    pictures = {'curves.png', 'confusion_matrix.png', 'worst/01_0.jpg', 'worst/02_3.jpg'}
+    assert names == pictures | {'classes.csv', 'worst.csv'}
+    left, right = np.hsplit(cv2.imread(str(report / 'worst/02_3.jpg')).astype(int), 2)
+    # Boxes over white, in other places.
+    assert (left < 128).any()
+    assert (right < 128).any()
+    assert (abs(left - right) > 100).any()
+
+
+def test_a_training_that_was_finished_already_keeps_its_report(runner, tmp_path):
+    TrainingReportHook().after_train(runner)
+    assert not (tmp_path / 'report').exists()
+
+
+def test_validations_without_boxes_or_detections(runner, tmp_path):
+    hook = TrainingReportHook()
+    hook.before_val_epoch(runner)
+    hook.after_val_iter(runner, 0, outputs=[DetDataSample(metainfo=dict(img_path='a.png'))])
+    hook.after_val_epoch(runner, {})
+    hook.after_train(runner)
+    assert len(rows(tmp_path / 'report/classes.csv')) == 3
+
+
+@pytest.mark.parametrize('count', [3, 90])
+def test_confusions_of_many_classes(count):
+    matrix = np.eye(count + 1, dtype=int)
+    names = readable_names(['a$b$', '猫', *map(str, range(count - 2))])
+    assert names[:2] == [r'a\$b\$', 'class 1']
+    picture = cv2.imdecode(np.frombuffer(draw_confusion(matrix, names), np.uint8), 1)
+    assert min(picture.shape[:2]) > 300

@@ -1,0 +1,119 @@
+import shlex
+import sys
+
+import pytest
+import torch
+from annotated_folders import write_voc
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hadaptive.preparation import PreparationError, Recipe, prepare_dataset
+from mmdet_hadaptive.preparation.timing import measure_iteration
+
+BATCH = 8
+
+
+@pytest.mark.parametrize('images', [1, 7, 100, 205, 999, 1001, 3000, 20_000, 33_793, 90_000])
+def test_the_schedule_follows_the_number_of_images(images):
+    schedule = Recipe().schedule(images)
+    # Repeats only where images are few, and no more than an epoch of a thousand.
+    assert schedule.repeats == 1 or schedule.repeats * images < 1000 + images
+    seen = schedule.iterations * BATCH
+    # Of whole epochs.
+    assert 0.9 * 14_400 < seen <= 240_000 + images / 2
+    if 206 < images < 3400:
+        assert seen / images == pytest.approx(70, rel=0.05)
+    assert schedule.epoch_length == schedule.repeats * images // BATCH
+    # In proportion.
+    assert schedule.warm_up / schedule.iterations == pytest.approx(1 / 18, rel=0.02)
+    assert 1 / schedule.momentum == pytest.approx(max(500, schedule.iterations / 3.6), rel=0.1)
+    assert schedule.epochs < 14 or 7 <= schedule.epochs / schedule.val_interval < 11
+
+
+def test_the_schedule_that_was_measured():
+    schedule = Recipe().schedule(205)
+    assert (schedule.repeats, schedule.epochs, schedule.val_interval) == (5, 14, 2)
+    assert (schedule.epoch_length, schedule.warm_up) == (128, 100)
+    assert (schedule.momentum, schedule.learning_rate) == (0.002, 0.002)
+
+
+def test_epochs_and_batches_of_ones_own():
+    schedule = Recipe(epochs=3, batch_size=32).schedule(2000)
+    assert (schedule.epochs, schedule.epoch_length, schedule.val_interval) == (3, 62, 1)
+    assert schedule.learning_rate == pytest.approx(0.004)
+    # As many images as a batch, or fewer: an epoch repeats them.
+    assert Recipe(batch_size=1000).schedule(5).epoch_length == 1
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(arch='tiny'), "arch must be one of small, .*, got 'tiny'"),
+        (dict(input_size=330), 'a multiple of 64 and at least 128 .*, got 330'),
+        (dict(input_size=64), 'got 64'),
+        (dict(input_size=-320), 'got -320'),
+        (dict(epochs=0), 'at least 1, got 0'),
+        (dict(batch_size=1), r'in 2\.\.1000, got 1'),
+        (dict(batch_size=2000), 'got 2000'),
+    ],
+)
+def test_recipes_out_of_their_limits(options, message):
+    with pytest.raises(PreparationError, match=message):
+        Recipe(**options)
+
+
+@pytest.mark.parametrize(
+    ('arch', 'size'), [('small-ir', 320), ('medium', 384), ('large-ir', 448), ('large', 128)]
+)
+def test_configs_of_every_network_and_size(tmp_path, arch, size):
+    folder = tmp_path / 'pets'
+    write_voc(folder)
+    recipe = Recipe(arch, size, epochs=3, batch_size=4)
+    result = prepare_dataset(folder, tmp_path / 'out', recipe=recipe)
+    config = Config.fromfile(result.config)
+    assert config.model.backbone.arch == arch
+    assert (config.model.backbone.get('init_cfg') is None) == (arch != 'small-ir')
+    assert config.train_cfg.max_epochs == config.param_scheduler[1].T_max == 3
+    assert config.train_dataloader.batch_size == 4
+    # Two images with boxes.
+    assert config.train_dataloader.dataset.times == 500
+    init_default_scope('mmdet')
+    model = MODELS.build(config.model).eval()
+    with torch.no_grad():
+        maps = model.extract_feat(torch.rand(1, 3, size, size))
+        model.bbox_head(maps)
+    generator = model.bbox_head.prior_generator
+    for level, stride in zip(maps, generator.strides, strict=True):
+        # The anchors lie over the whole input, and not beyond.
+        assert 0 <= stride[0] * level.shape[-1] - size < stride[0]
+    loaded = [config.train_dataloader.dataset.dataset.pipeline, config.test_dataloader.dataset]
+    assert [step.scale for step in loaded[0] if 'scale' in step] == [(size, size)]
+    assert [step.scale for step in loaded[1].pipeline if 'scale' in step] == [(size, size)]
+
+
+def test_the_time_of_an_iteration(tmp_path):
+    write_voc(tmp_path / 'pets')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', recipe=Recipe(input_size=128))
+    config = Config.fromfile(result.config)
+    config.merge_from_dict({'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0})
+    assert 0 < measure_iteration(config) < 60
+
+
+def test_the_commands_that_are_printed_can_be_pasted(tmp_path, monkeypatch, pytestconfig, capsys):
+    import runpy
+
+    folder = tmp_path / 'Hard Hat (1)'
+    write_voc(folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('mmdet_hadaptive.preparation.timing.measure_iteration', lambda config: 0.5)
+    arguments = [str(folder), '--epochs', '3', '--size', '128', '--batch-size', '4']
+    monkeypatch.setattr(sys, 'argv', ['prepare_dataset.py', *arguments])
+    runpy.run_path(str(pytestconfig.rootpath / 'tools/prepare_dataset.py'), run_name='__main__')
+    lines = capsys.readouterr().out.splitlines()
+    # 3 epochs of 2 images, 500 times.
+    assert any('750 iterations of 0.50 s take 6 minutes here' in line for line in lines)
+    train, test = (shlex.split(line) for line in lines[-2:])
+    assert train == ['python', 'tools/train.py', test[2]]
+    assert (tmp_path / train[2]).is_file()
+    assert test[3] == 'work_dirs/Hard Hat (1)_prepared/epoch_3.pth'
