@@ -10,10 +10,9 @@ from .conv import ConvNormAct
 class AdaptiveBottleneck(nn.Module):
     """Expansion, depthwise convolution, pointwise projection, and a residual where it fits.
 
-    Input (B, in_channels, H, W). Stride 1 keeps H and W; with stride 2 the output has
-    floor(H / 2) x floor(W / 2), by a 2 x 2 depthwise kernel as in the paper, which has no padding,
-    or by an odd one, which has (:class:`ConvNormAct`). The input is added where the stride is 1 and
-    the channels match.
+    Stride 1 keeps height and width. Stride 2 halves them: a 2 x 2 depthwise kernel, as in the
+    paper, rounds down, and an odd one rounds up (:class:`ConvNormAct`). The input is added where
+    the stride is 1 and the channels match.
 
     Source: arXiv 2505.22226, section 3 (adaptive bottleneck).
 
@@ -54,6 +53,6 @@ class AdaptiveBottleneck(nn.Module):
         self.projection = ConvNormAct(width, out_channels, 1, act=False, norm_layer=norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, H // stride, W // stride)."""
+        """Maps (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
         y = self.projection(self.depthwise(self.expansion(x)))
         return x + y if self.add_input else y

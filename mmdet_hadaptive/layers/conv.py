@@ -2,19 +2,16 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class ConvNormAct(nn.Sequential):
     """Convolution without bias, normalisation, and Hardswish unless switched off.
 
-    Input (B, in_channels, H, W), output (B, out_channels, H', W'). A stride of 1 keeps the size. A
-    larger one divides it and rounds down where the kernel is odd or as long as the stride, so that
-    all of these kernels are alike in the size of their output. Odd kernels have padding
-    (kernel_size - 1) / 2, even ones have none. What does not fill the last step of the stride is
-    left out: with the 2 x 2 kernels of stride 2 in the paper's tables (arXiv 2505.22226) an odd
-    side length loses its last row or column, and the same is cut off before an odd kernel, which
-    would otherwise put out one row or column more.
+    Maps (B, in_channels, H, W) to (B, out_channels, H', W'). A stride of 1 keeps the size. Odd
+    kernels have padding (kernel_size - 1) / 2, so that H' is H / stride, rounded up. Even kernels
+    have none: with the 2 x 2 kernels of stride 2 in the paper's tables (arXiv 2505.22226), H' is
+    H / 2, rounded down, and an odd side length loses its last row or column.
 
     Args:
         in_channels: Channels of the input.
@@ -62,13 +59,3 @@ class ConvNormAct(nn.Sequential):
         self.add_module('norm', norm_layer(out_channels))
         if act:
             self.add_module('act', nn.Hardswish(inplace=True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, H', W')."""
-        # Asked of the convolution, in whose place a fused one may be.
-        stride = self.conv.stride[0]
-        if stride > 1 and self.conv.kernel_size[0] % 2:
-            height, width = x.shape[-2:]
-            if height % stride or width % stride:
-                x = x[..., : height // stride * stride, : width // stride * stride]
-        return super().forward(x)

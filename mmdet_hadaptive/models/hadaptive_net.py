@@ -122,7 +122,7 @@ class HadaptiveNet(BaseModule):
 
         Returns:
             For each of ``out_indices`` a map (B, out_channels, H', W'), H' being H divided by
-            the stride, rounded down at each halving.
+            the stride, rounded down at each halving (up, where a table has odd kernels).
 
         Raises:
             ValueError: If the images are smaller than the total stride.
@@ -200,37 +200,14 @@ class HadaptiveNet(BaseModule):
         own = self.state_dict()
         # Within a detector, a checkpoint may be meant for its other parts.
         if not prefix and state_dict and not own.keys() & state_dict.keys():
-            first = next(iter(state_dict))
-            inside = any(key.startswith('backbone.') for key in state_dict)
-            raise ValueError(
-                f'the checkpoint has no weight of {type(self).__name__}; its first is {first!r}. '
-                + (
-                    "It is a whole detector's: use init_cfg=dict(type='Pretrained', "
-                    "checkpoint=..., prefix='backbone.')"
-                    if inside
-                    else 'Use a checkpoint of this backbone, or name the prefix of its keys'
-                )
-            )
+            raise ValueError(_describe_foreign(self, state_dict))
         wrong = [
-            f'{prefix}{name}: {tuple(state_dict[prefix + name].shape)} in the checkpoint, '
-            f'{tuple(value.shape)} here'
+            name
             for name, value in own.items()
             if prefix + name in state_dict and state_dict[prefix + name].shape != value.shape
         ]
         if wrong:
-            arch = self.arch if isinstance(self.arch, str) else 'custom'
-            stages = {
-                name.removeprefix(prefix): value.shape
-                for name, value in state_dict.items()
-                if name.startswith(f'{prefix}stage')
-            }
-            matches = [name for name in ARCHITECTURES if _has_stages(name, stages)]
-            hint = f"arch='{matches[0]}'" if matches else 'the arch it was trained with'
-            raise ValueError(
-                f"the checkpoint does not fit {type(self).__name__}(arch='{arch}'): {len(wrong)} "
-                f'tensors differ in shape, first {wrong[0]}. Use a checkpoint of this arch, or '
-                f'build the backbone with {hint}.'
-            )
+            raise ValueError(_describe_misfit(self, state_dict, prefix, wrong))
         if 'final_conv' not in self._names:
             # Otherwise each detector that starts from a classifier would warn of it.
             for key in [key for key in state_dict if key.startswith(f'{prefix}final_conv.')]:
@@ -241,6 +218,42 @@ class HadaptiveNet(BaseModule):
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """The contexts of the first forward pass and of the recomputation."""
     return nullcontext(), FixedRunningStatistics(block)
+
+
+def _describe_foreign(net: HadaptiveNet, state_dict: Mapping[str, Tensor]) -> str:
+    """Says of a checkpoint without any weight of the backbone what it is."""
+    if any(key.startswith('backbone.') for key in state_dict):
+        remedy = (
+            "It is a whole detector's: use init_cfg=dict(type='Pretrained', checkpoint=..., "
+            "prefix='backbone.')"
+        )
+    else:
+        remedy = 'Use a checkpoint of this backbone, or name the prefix of its keys'
+    return (
+        f'the checkpoint has no weight of {type(net).__name__}; its first is '
+        f'{next(iter(state_dict))!r}. {remedy}'
+    )
+
+
+def _describe_misfit(
+    net: HadaptiveNet, state_dict: Mapping[str, Tensor], prefix: str, wrong: Sequence[str]
+) -> str:
+    """Says which weights of a checkpoint have another shape, and of which arch it is."""
+    arch = net.arch if isinstance(net.arch, str) else 'custom'
+    stages = {
+        name.removeprefix(prefix): value.shape
+        for name, value in state_dict.items()
+        if name.startswith(f'{prefix}stage')
+    }
+    matches = [name for name in ARCHITECTURES if _has_stages(name, stages)]
+    hint = f"arch='{matches[0]}'" if matches else 'the arch it was trained with'
+    first = wrong[0]
+    return (
+        f"the checkpoint does not fit {type(net).__name__}(arch='{arch}'): {len(wrong)} tensors "
+        f'differ in shape, first {prefix}{first}: {tuple(state_dict[prefix + first].shape)} in '
+        f'the checkpoint, {tuple(net.state_dict()[first].shape)} here. Use a checkpoint of this '
+        f'arch, or build the backbone with {hint}.'
+    )
 
 
 def _has_stages(arch: str, shapes: Mapping[str, torch.Size]) -> bool:

@@ -1,6 +1,7 @@
 """All networks of a search space in one, for differentiable architecture search."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,13 @@ from .search_spaces import (
 
 # What a search starts from, as the authors' and as GDAS.
 _TEMPERATURE = 4.0
+
+
+def _crop(stride: int, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    """Leaves out what does not fill a step, so that odd and even kernels give maps of one size."""
+    (x,) = inputs
+    height, width = x.shape[-2:]
+    return x[..., : height // stride * stride, : width // stride * stride]
 
 
 class Choice(nn.ModuleList):
@@ -156,9 +164,13 @@ class HadaptiveSearchNet(HadaptiveNet):
             return super()._make_block(in_channels, block)
         modules = Choice()
         for candidate in candidates_of(block):
-            modules.append(
-                nn.Identity() if candidate is None else super()._make_block(in_channels, candidate)
-            )
+            if candidate is None:
+                modules.append(nn.Identity())
+                continue
+            modules.append(super()._make_block(in_channels, candidate))
+            stride = candidate.get('stride', 1)
+            if stride > 1:
+                modules[-1].register_forward_pre_hook(partial(_crop, stride))
         return modules
 
     def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:

@@ -98,8 +98,11 @@ def test_residual_only_where_it_fits(out_channels, stride, adds):
 
 @pytest.mark.parametrize(
     ('kernel_size', 'expected'),
-    # The last row and column are seen by neither; before the first ones the odd kernel has zeros.
-    [(2, [[12.0, 20.0], [52.0, 60.0]]), (3, [[12.0, 27.0], [63.0, 108.0]])],
+    # The even kernel does not see the last row and column; the odd one has zeros around them.
+    [
+        (2, [[12.0, 20.0], [52.0, 60.0]]),
+        (3, [[12.0, 27.0, 24.0], [63.0, 108.0, 81.0], [72.0, 117.0, 84.0]]),
+    ],
 )
 def test_stride_two_pads_odd_kernels_only(kernel_size, expected):
     conv = ConvNormAct(1, 1, kernel_size, 2, act=False).eval()

@@ -60,7 +60,7 @@ def test_the_drawn_network_is_the_plain_one(indices, with_cp, training):
     prefer(net, indices)
     net.train(training)
     plain = single(net, indices)
-    image = torch.randn(2, 3, 37, 32)
+    image = torch.randn(2, 3, 40, 32)
     results = []
     for network in (plain, net):
         torch.manual_seed(1)
@@ -78,6 +78,16 @@ def test_the_drawn_network_is_the_plain_one(indices, with_cp, training):
     # Running statistics and temperatures too.
     for name, value in single(net, indices).state_dict().items():
         assert torch.allclose(value, plain.state_dict()[name], atol=1e-6), name
+
+
+@torch.no_grad()
+def test_odd_and_even_kernels_give_maps_of_one_size():
+    shapes = set()
+    for indices in DRAWS:
+        net = tiny().eval()
+        prefer(net, indices)
+        shapes.add(tuple(y.shape for y in net(torch.zeros(1, 3, 37, 51))))
+    assert len(shapes) == 1
 
 
 def test_only_what_is_drawn_is_computed(monkeypatch):
