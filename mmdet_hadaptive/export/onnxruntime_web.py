@@ -9,8 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hadaptive_runtime import ExportError
-
-from ..utils.errors import describe_error
+from hadaptive_runtime.errors import describe_error
 
 # One release: the page names files that older ones do not have, and newer ones may have other
 # operators or rounding. With this one the page's boxes were compared with Python's.

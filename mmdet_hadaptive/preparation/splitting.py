@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from hadaptive_runtime.errors import describe_error
+
 from ..datasets.decoding import DeepImageError, decode_image
 from ..datasets.findings import Finding, note
-from ..utils.errors import describe_error
 from .annotations import LabeledFolder, LabeledImage, PreparationError
 
 # Bits of a fingerprint that may differ between near-duplicates; they lie in one of four words, so

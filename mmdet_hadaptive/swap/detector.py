@@ -11,8 +11,9 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
+from hadaptive_runtime.errors import describe_error
+
 from ..utils.configs import KeyPath, type_name, walk
-from ..utils.errors import describe_error
 from .edits import format_path, get_at
 from .errors import SwapError
 

@@ -19,9 +19,10 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmengine.utils import get_installed_path
 
+from hadaptive_runtime.errors import describe_error
+
 from ..utils.configs import type_name, walk
 from ..utils.costs import Costs, count_macs, count_parameters
-from ..utils.errors import describe_error
 from .edits import loads_weights
 from .errors import SmokeTestError
 

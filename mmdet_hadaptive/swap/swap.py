@@ -6,9 +6,10 @@ from tempfile import NamedTemporaryFile, gettempdir
 
 from mmengine.config import Config
 
+from hadaptive_runtime.errors import describe_error
+
 from ..models import ARCHITECTURES
 from ..utils.costs import Costs
-from ..utils.errors import describe_error
 from ..utils.files import write_whole
 from .errors import SmokeTestError, SwapError
 from .rendering import render_config

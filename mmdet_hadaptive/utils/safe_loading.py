@@ -17,7 +17,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
-from .errors import describe_error
+from hadaptive_runtime.errors import describe_error
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 

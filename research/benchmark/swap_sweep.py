@@ -15,6 +15,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
+from hadaptive_runtime.errors import describe_error
 from mmdet_hadaptive.swap import (
     SmokeTestError,
     SwapError,
@@ -23,7 +24,6 @@ from mmdet_hadaptive.swap import (
     smoke_test,
     swap_backbone,
 )
-from mmdet_hadaptive.utils.errors import describe_error
 from mmdet_hadaptive.utils.files import write_whole
 from mmdet_hadaptive.utils.installation import installed_versions
 
