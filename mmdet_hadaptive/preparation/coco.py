@@ -22,6 +22,8 @@ from .source import SourceFolder, split_from_words
 from .split_lists import Splits
 
 _LISTS = ('images', 'annotations', 'categories')
+# Of the same images as the file of instances whose name ends alike.
+_OTHER_KINDS = ('person_keypoints', 'captions', 'stuff', 'panoptic')
 
 
 def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
@@ -185,10 +187,12 @@ def _names(coco: dict[str, Any]) -> list[str]:
 
 
 def _coco_files(source: SourceFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """COCO's files of instances; of several kinds, as in COCO itself, ``instances_*`` alone."""
+    """The files of a folder; not those of the other kinds that COCO has beside ``instances_*``."""
     paths = source.with_suffix('.json')
-    instances = [path for path in paths if path.name.startswith('instances')]
-    for path in instances or paths:
+    for path in paths:
+        kinds = (kind for kind in _OTHER_KINDS if path.name.startswith(kind))
+        if any(path.with_name(f'instances{path.name.removeprefix(k)}') in paths for k in kinds):
+            continue
         try:
             content = json.loads(path.read_bytes())
         except (ValueError, OSError, RecursionError):
