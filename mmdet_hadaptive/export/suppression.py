@@ -9,18 +9,19 @@ from mmengine.config import ConfigDict
 from .network import ExportNetwork
 
 # The class scores are zero wherever there is no candidate; the scores of what is suppressed become
-# zero, so that every image gets the same number of rows.
+# zero, so that every image gets the same number of rows. There are two zeros because converters to
+# half precision leave NonMaxSuppression and its inputs as they are.
 _NMS = """
 nms (float[B, M, 4] candidate_boxes, float[B, M] candidate_scores,
      int64[B, M] candidate_labels, float[B, C, M] class_scores)
     => (float[{batch}, {limit}, 4] boxes, float[{batch}, {limit}] scores,
         int64[{batch}, {limit}] labels)
     <int64 nms_limit = {{{limit}}}, float nms_iou_threshold = {{{iou_threshold}}},
-     float nms_zero = {{0}}, int64[2] nms_image_and_box = {{0, 2}}, int64[1] nms_k = {{{limit}}},
-     int64[1] nms_last = {{-1}}, int64 nms_no_label = {{-1}}>
+     float nms_lowest = {{0}}, float nms_zero = {{0}}, int64[2] nms_image_and_box = {{0, 2}},
+     int64[1] nms_k = {{{limit}}}, int64[1] nms_last = {{-1}}, int64 nms_no_label = {{-1}}>
 {{
     nms_found = NonMaxSuppression(candidate_boxes, class_scores, nms_limit, nms_iou_threshold,
-                                  nms_zero)
+                                  nms_lowest)
     nms_places = Gather <axis = 1> (nms_found, nms_image_and_box)
     nms_scores = GatherND(candidate_scores, nms_places)
     nms_none = Mul(candidate_scores, nms_zero)

@@ -187,6 +187,33 @@ def test_damaged_files_are_refused(name, export, tmp_path):
     assert "of the format 'other', which this version does not know" in refusal()
 
 
+@pytest.mark.parametrize('name', ['onnx', 'opencv'])
+def test_the_smallest_box_counts_pixels_of_the_image(trained, tmp_path, monkeypatch, name):
+    root, checkpoint = trained
+    image = cv2.imread(str(sorted((root / 'train').iterdir())[0]))
+    # Of another ratio than the input's.
+    image = cv2.resize(image, (3 * image.shape[1], 2 * image.shape[0]))
+
+    def detect(**changed):
+        config = small_config(root)
+        config.model.test_cfg.update(changed)
+        detector = init_detector(config, str(checkpoint), device='cpu')
+        return config, inference_detector(detector, image).pred_instances
+
+    _, everything = detect()
+    sides = (everything.bboxes[:, 2:] - everything.bboxes[:, :2]).amin(1)
+    config, expected = detect(min_bbox_size=float(sides.median()))
+    assert 0 < len(expected) < len(everything)
+    out = tmp_path / f'model{FORMATS[name].suffix}'
+    export_detector(config, checkpoint, out, name, exporter='torchscript')
+    found = load_exported(out)(image)
+    assert len(found) == len(expected)
+    assert np.allclose(found.boxes, expected.bboxes.numpy(), atol=1e-2)
+    monkeypatch.setattr('mmdet_hadaptive.export.export.read_web_page', lambda folder: {})
+    with pytest.raises(ExportError, match=r'min_bbox_size counts pixels of the image, which the p'):
+        export_detector(config, checkpoint, tmp_path / 'page', 'web')
+
+
 def test_an_onnx_file_beside_metadata_of_another(export, tmp_path):
     for name in ('opencv', 'onnx'):
         for file in export(name).files:

@@ -1,12 +1,13 @@
 """Detections chosen in NumPy, against MMDetection's own."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from hadaptive_runtime.suppression import choose_detections
 from mmdet_hadaptive.export import ExportNetwork
-from mmdet_hadaptive.export.suppression import describe_nms
+from mmdet_hadaptive.export.suppression import append_nms, describe_nms
 
 from .test_network import ATSS, FCOS, HEADS, PREPROCESSING, SIZE, build, random_outputs
 
@@ -57,3 +58,26 @@ def test_overlaps():
     weighted = choose_detections(boxes, scores, np.float32([[1], [0.1], [1], [1]]), settings)
     assert weighted[0][0].tolist() == [0, 0, 9, 9.5]
     assert choose_detections(boxes, 0 * scores, None, settings)[0].shape == (0, 4)
+
+
+def test_the_graph_suits_converters_to_half_precision():
+    """They name casts after nodes, and leave NonMaxSuppression and its inputs as they are."""
+    shapes = dict(candidate_boxes=[1, 9, 4], candidate_scores=[1, 9], candidate_labels=[1, 9])
+    values = [
+        onnx.helper.make_tensor_value_info(
+            name,
+            onnx.TensorProto.INT64 if 'labels' in name else onnx.TensorProto.FLOAT,
+            shape,
+        )
+        for name, shape in {**shapes, 'class_scores': [1, 2, 9]}.items()
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], 'empty', values, values))
+    append_nms(model, dict(max_detections=5, iou_threshold=0.5))
+    names = [node.name for node in model.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    used = [(node.op_type, name) for node in model.graph.node for name in node.input]
+    of_nms = {name for kind, name in used if kind == 'NonMaxSuppression'} & constants
+    assert len(of_nms) == 3
+    assert not [pair for pair in used if pair[1] in of_nms and pair[0] != 'NonMaxSuppression']
