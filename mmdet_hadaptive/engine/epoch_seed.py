@@ -27,6 +27,9 @@ class EpochSeedHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._built_seed: int | None = None
+
     def before_run(self, runner: Runner) -> None:
         """Notes the seed with which MMEngine has built the sampler."""
         self._built_seed = runner.seed
@@ -52,7 +55,7 @@ class EpochSeedHook(Hook):
             )
         loader.worker_init_fn = None
         # A sampler with a seed of its own keeps it.
-        if getattr(loader.sampler, 'seed', None) == self._built_seed:
+        if self._built_seed == getattr(loader.sampler, 'seed', None) is not None:
             loader.sampler.seed = runner.seed
 
     def before_train_epoch(self, runner: Runner) -> None:

@@ -112,7 +112,7 @@ def randomize_selection(bottlenecks: Bottlenecks, seed: int = 0) -> Iterator[Non
     generator = torch.Generator().manual_seed(seed)
 
     def score(scorer: nn.Module, inputs: tuple[Tensor], scores: Tensor) -> Tensor:
-        return torch.rand(scores.shape, generator=generator).to(scores)
+        return torch.rand(scores.shape, generator=generator, device='cpu').to(scores)
 
     with _removed_at_the_end() as handles:
         for bottleneck in bottlenecks.values():

@@ -126,7 +126,8 @@ class SelectionHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Draws the pictures."""
-        if not is_main_process() or not self.history:
+        # A run that was resumed after its end has trained nothing, and its pictures are there.
+        if not is_main_process() or not self.pairs:
             return
         folder = Path(runner.work_dir) / 'selection'
         folder.mkdir(exist_ok=True)

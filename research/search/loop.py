@@ -39,8 +39,10 @@ class HalfSampler(Sampler):
                 f'a search needs two halves of the training set, which has {count} image(s)'
             )
         generator = torch.Generator().manual_seed(split_seed)
-        in_half = torch.zeros(count, dtype=torch.bool)
-        in_half[torch.randperm(count, generator=generator)[: count // 2]] = True
+        # On the CPU as the generator is, also where torch.set_default_device says otherwise.
+        in_half = torch.zeros(count, dtype=torch.bool, device='cpu')
+        order = torch.randperm(count, generator=generator, device='cpu')
+        in_half[order[: count // 2]] = True
         wanted = (in_half if half == 0 else ~in_half).tolist()
         self.indices = [index for index, image in enumerate(images) if wanted[image]]
         # Samplers of batches ask for it.

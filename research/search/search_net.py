@@ -141,7 +141,10 @@ class HadaptiveSearchNet(HadaptiveNet):
     def _draw(self) -> tuple[list[int], Tensor | None]:
         generator = torch.Generator().manual_seed(self.draw_seed)
         self.draw_seed += 1
-        noise = -torch.empty(self.logits.shape).exponential_(generator=generator).log()
+        # On the CPU as the generator is, also where torch.set_default_device says otherwise.
+        noise = (
+            -torch.empty(self.logits.shape, device='cpu').exponential_(generator=generator).log()
+        )
         perturbed = (self.log_probabilities() + noise.to(self.logits.device)) / self.temperature
         indices = perturbed.argmax(dim=1)
         if not perturbed.requires_grad:

@@ -135,6 +135,14 @@ def test_only_a_resumed_run_has_the_history_of_its_checkpoint(resume):
     assert list(other.history) == (['stage3.1'] if resume else [])
 
 
+def test_a_run_resumed_after_its_end_keeps_its_pictures(tmp_path):
+    hook = SelectionHook()
+    checkpoint = dict(selection_history={'stage3.1': [torch.ones(4)]})
+    hook.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
+    hook.after_train(SimpleNamespace(work_dir=str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_parts_of_epochs_are_not_counted():
     runner = SimpleNamespace(
         model=HadaptiveNet('small'), train_loop=object.__new__(ResumableTrainLoop)
