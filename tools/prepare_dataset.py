@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def _describe_time(seconds: float) -> str:
-    return f'{seconds / 3600:.1f} hours' if seconds > 5400 else f'{seconds / 60:.0f} minutes'
+    return f'{seconds / 3600:.1f} h' if seconds > 5400 else f'{seconds / 60:.0f} min'
 
 
 if __name__ == '__main__':

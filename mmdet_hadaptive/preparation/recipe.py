@@ -16,8 +16,9 @@ _FAMILIES = {'small': 's', 'medium': 'm', 'large': 'l'}
 
 # The recipe was measured with 205 images, each of which is trained on 70 times, in 14 epochs.
 _PASSES = 70
-# An epoch repeats fewer images than that, so that workers and validations take little of the time.
-_EPOCH_IMAGES = 1_000
+# Fewer images are repeated in an epoch, so that workers and validations take little of the time.
+_FEW_IMAGES, _REPEATS, _SHORTEST_EPOCH = 1_000, 5, 100
+_LARGEST_BATCH = 1_000
 # Bounds of the images that are trained on: 1,800 and 30,000 iterations with eight in a batch.
 _FEWEST, _MOST = 14_400, 240_000
 _VALIDATIONS = 7
@@ -87,9 +88,9 @@ class Recipe:
             )
         if self.epochs is not None and self.epochs < 1:
             raise PreparationError(f'the number of epochs must be at least 1, got {self.epochs}')
-        if not 2 <= self.batch_size <= _EPOCH_IMAGES:
+        if not 2 <= self.batch_size <= _LARGEST_BATCH:
             raise PreparationError(
-                f'the batch size must be in 2..{_EPOCH_IMAGES}, got {self.batch_size}: batch '
+                f'the batch size must be in 2..{_LARGEST_BATCH}, got {self.batch_size}: batch '
                 'normalisation needs two images'
             )
 
@@ -103,7 +104,10 @@ class Recipe:
             The schedule. Each image is trained on 70 times, but all together at least 14,400 and
             at most 240,000 times, in whole epochs, unless ``epochs`` says otherwise.
         """
-        repeats = math.ceil(_EPOCH_IMAGES / num_images)
+        repeats = max(
+            min(_REPEATS, math.ceil(_FEW_IMAGES / num_images)),
+            math.ceil(max(_SHORTEST_EPOCH, self.batch_size) / num_images),
+        )
         wanted = min(max(_PASSES * num_images, _FEWEST), _MOST)
         epochs = self.epochs or max(1, round(wanted / (repeats * num_images)))
         length = repeats * num_images // self.batch_size

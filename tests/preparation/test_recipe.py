@@ -17,8 +17,10 @@ BATCH = 8
 @pytest.mark.parametrize('images', [1, 7, 100, 205, 999, 1001, 3000, 20_000, 33_793, 90_000])
 def test_the_schedule_follows_the_number_of_images(images):
     schedule = Recipe().schedule(images)
-    # Repeats only where images are few, and no more than an epoch of a thousand.
-    assert schedule.repeats == 1 or schedule.repeats * images < 1000 + images
+    # Repeats only where images are few.
+    assert (schedule.repeats == 1) == (images >= 1000)
+    assert schedule.repeats <= max(5, 100 / images + 1)
+    assert schedule.repeats * images >= 100
     seen = schedule.iterations * BATCH
     # Of whole epochs.
     assert 0.9 * 14_400 < seen <= 240_000 + images / 2
@@ -77,7 +79,7 @@ def test_configs_of_every_network_and_size(tmp_path, arch, size):
     assert config.train_cfg.max_epochs == config.param_scheduler[1].T_max == 3
     assert config.train_dataloader.batch_size == 4
     # Two images with boxes.
-    assert config.train_dataloader.dataset.times == 500
+    assert config.train_dataloader.dataset.times == 50
     init_default_scope('mmdet')
     model = MODELS.build(config.model).eval()
     with torch.no_grad():
@@ -111,8 +113,8 @@ def test_the_commands_that_are_printed_can_be_pasted(tmp_path, monkeypatch, pyte
     monkeypatch.setattr(sys, 'argv', ['prepare_dataset.py', *arguments])
     runpy.run_path(str(pytestconfig.rootpath / 'tools/prepare_dataset.py'), run_name='__main__')
     lines = capsys.readouterr().out.splitlines()
-    # 3 epochs of 2 images, 500 times.
-    assert any('750 iterations of 0.50 s take 6 minutes here' in line for line in lines)
+    # 3 epochs of 2 images, 50 times.
+    assert any('75 iterations of 0.50 s take 1 min here' in line for line in lines)
     train, test = (shlex.split(line) for line in lines[-2:])
     assert train == ['python', 'tools/train.py', test[2]]
     assert (tmp_path / train[2]).is_file()
