@@ -47,7 +47,7 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
     draw_predictions(model, runner.val_dataloader.dataset, pictures['predictions'])
 
     page = WORK_DIR / 'page'
-    options = ['--format', 'web', '--exporter', 'torchscript']
+    options = ['--format', 'web']
     export = [sys.executable, ROOT / 'tools/export.py', CONFIG, checkpoint, page, *options]
     serve = [sys.executable, '-m', 'http.server', '-d', page]
     coco = CONFIG.with_name('ssdlite_hadaptive-s_8xb24-600e_coco.py')

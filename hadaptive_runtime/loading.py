@@ -81,8 +81,8 @@ def _load_onnx(path: Path, threads: int | None) -> Detector:
         raise ExportError(f'{path} is damaged ({describe_error(error)}): {REMEDY}') from error
     if metadata.get('mode', 'nms') != 'nms':
         raise ExportError(
-            f'{path} has the mode {metadata["mode"]!r} in its metadata: export it with mode '
-            "'nms', whose outputs are detections"
+            f'{path} has no detections as outputs, but {metadata["mode"]}: export it with '
+            '--outputs detections'
         )
     return _make_detector(path, module.open_onnx(session), {'format': 'onnx', **metadata})
 

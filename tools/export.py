@@ -5,47 +5,77 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmdet_hadaptive.export import EXPORTERS, FORMATS, MODES, ExportError, export_detector
+from mmdet_hadaptive.export import EXPORTERS, FORMATS, OUTPUTS, ExportError, export_detector
 
 
 def batch_size(text: str) -> int | None:
-    """A number, or None for 'dynamic'."""
+    """Reads a number, or None for 'dynamic'."""
     return None if text == 'dynamic' else int(text)
 
 
 def main() -> None:
     """Writes the file and prints what it takes and gives."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
+    parser.add_argument('config', help='config of the detector')
+    parser.add_argument('checkpoint', help='file, URL or hadaptive://NAME of its weights')
     suffixes = ', '.join(
         f'{format.suffix or "a folder"} for {name}' for name, format in FORMATS.items()
     )
-    parser.add_argument('out', type=Path, help=f'the file to write: {suffixes}')
-    parser.add_argument('--format', choices=FORMATS, default='onnx', help='default onnx')
+    parser.add_argument('out', type=Path, help=f'file to write: {suffixes}')
     parser.add_argument(
-        '--mode',
-        choices=MODES,
-        default='nms',
-        help='what comes out: features, outputs of the head, all boxes, or detections (default)',
+        '--format', choices=FORMATS, default='onnx', help='format of the file (default: onnx)'
     )
     parser.add_argument(
-        '--batch', type=batch_size, default=1, help="images at a time, or 'dynamic'; default 1"
+        '--outputs',
+        choices=OUTPUTS,
+        default='detections',
+        help='what the model returns: feature maps of the backbone, outputs of the head, all '
+        'decoded boxes with their scores, or detections after NMS (default); formats other than '
+        'onnx have only detections',
     )
     parser.add_argument(
-        '--normalize', action='store_true', help='take pixel values (BGR) and normalise inside'
+        '--batch',
+        type=batch_size,
+        default=1,
+        help="number of images that the model takes at a time, or 'dynamic' (default: 1)",
     )
-    parser.add_argument('--exporter', choices=EXPORTERS, default='dynamo')
-    parser.add_argument('--opset', type=int, default=18, help='ONNX opset (default 18)')
     parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('H', 'W'), help="default: the test pipeline's"
+        '--normalize',
+        action='store_true',
+        help='normalise inside the model: it then takes pixel values from 0 to 255, BGR',
     )
-    parser.add_argument('--image', help='for the comparison; default: the first of the test data')
+    parser.add_argument(
+        '--exporter',
+        choices=EXPORTERS,
+        default='torchscript',
+        help='exporter of PyTorch: torchscript (default), whose files more runtimes load, or '
+        'dynamo, the newer one',
+    )
+    parser.add_argument('--opset', type=int, default=18, help='version of ONNX (default: 18)')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='height and width of the input (default: those of the test pipeline)',
+    )
+    parser.add_argument(
+        '--image',
+        help='image on which the model is compared with PyTorch; it should show objects '
+        '(default: the first of the test data)',
+    )
     parser.add_argument(
         '--tolerance',
         type=float,
         default=1e-3,
-        help='largest difference to accept, default 1e-3; inf: even an image without detections',
+        help='largest difference from PyTorch, in pixels or score (default: 0.001)',
+    )
+    parser.add_argument(
+        '--no-check',
+        dest='tolerance',
+        action='store_const',
+        const=None,
+        help='write the file even if it differs from PyTorch, or if both detect nothing',
     )
     parser.add_argument(
         '--prune',
@@ -53,14 +83,8 @@ def main() -> None:
         nargs='?',
         const=1e-3,
         metavar='LOSS',
-        help='remove the products that the validation mAP does not need; it may fall by LOSS, '
-        'default 1e-3',
-    )
-    parser.add_argument(
-        '--onnxruntime-web',
-        type=Path,
-        metavar='PATH',
-        help='for web: the package (.tgz) or its folder, if npm is not to download it',
+        help='remove the products that the validation mAP does not need; the mAP may fall by LOSS '
+        '(default: 0.001)',
     )
     parser.add_argument(
         '--int8',
@@ -68,14 +92,21 @@ def main() -> None:
         nargs='?',
         const=1e-2,
         metavar='LOSS',
-        help='compute with 8-bit integers; the validation mAP may fall by LOSS, default 1e-2',
+        help='compute with 8-bit integers; the validation mAP may fall by LOSS (default: 0.01)',
+    )
+    parser.add_argument(
+        '--onnxruntime-web',
+        type=Path,
+        metavar='PATH',
+        help='package of ONNX Runtime Web (.tgz), or its folder, for --format web (default: npm '
+        'downloads it)',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         default={},
-        help='settings that replace those of the config',
+        help='settings that override those of the config, as KEY=VALUE',
     )
     args = vars(parser.parse_args())
     try:

@@ -21,12 +21,12 @@ from .network import ExportNetwork  # noqa: E402
 from .preprocessing import read_preprocessing  # noqa: E402
 from .prune import PruningReport, prune_products  # noqa: E402
 from .quantization import QuantizationReport  # noqa: E402
-from .support import MODES  # noqa: E402
+from .support import OUTPUTS  # noqa: E402
 
 __all__ = [
     'EXPORTERS',
     'FORMATS',
-    'MODES',
+    'OUTPUTS',
     'ExportError',
     'ExportNetwork',
     'ExportReport',

@@ -11,12 +11,12 @@ from mmengine.structures import InstanceData
 from hadaptive_runtime import Detections, ExportError, Preprocessing
 
 from .network import ExportNetwork
-from .support import Mode
+from .support import Outputs
 
 
 def run_detector(
     detector: BaseModel,
-    mode: Mode,
+    outputs: Outputs,
     preprocessing: Preprocessing,
     images: Sequence[np.ndarray],
     factors: np.ndarray,
@@ -25,13 +25,13 @@ def run_detector(
 
     Args:
         detector: The detector in eval mode.
-        mode: One of :data:`MODES`.
+        outputs: One of :data:`OUTPUTS`.
         preprocessing: The config's.
         images: Each (H, W, 3), uint8, BGR, after the test pipeline.
         factors: The two by which the pipeline resized width and height of all of them.
 
     Returns:
-        In mode 'nms' the detections of each image, in pixels of the input; else the outputs.
+        For 'detections' those of each image, in pixels of the input; else the outputs.
     """
     planes = [torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))) for x in images]
     with torch.no_grad():
@@ -42,31 +42,33 @@ def run_detector(
             (0, width - inputs.shape[3], 0, height - inputs.shape[2]),
             value=detector.data_preprocessor.pad_value,
         )
-        if mode == 'nms':
+        if outputs == 'detections':
             metainfo = dict(img_shape=(height, width), scale_factor=tuple(factors.tolist()))
             samples = [DetDataSample(metainfo=metainfo) for _ in images]
             found = [s.pred_instances for s in detector.predict(inputs, samples, rescale=True)]
             for instances in found:
                 instances.bboxes = instances.bboxes * torch.from_numpy(np.tile(factors, 2))
             return found
-        return [output.numpy() for output in ExportNetwork(detector, mode, preprocessing)(inputs)]
+        return [
+            output.numpy() for output in ExportNetwork(detector, outputs, preprocessing)(inputs)
+        ]
 
 
 def compare_outputs(
     expected: Sequence[InstanceData] | Sequence[np.ndarray],
     actual: Sequence[Detections] | Sequence[np.ndarray],
     image: str,
-    tolerance: float,
+    tolerance: float | None,
     runtime: str = 'ONNX Runtime',
 ) -> float:
-    """Compares the outputs of both.
+    """Compares the outputs of PyTorch and of another runtime.
 
     Args:
         expected: The detections of :func:`run_detector`.
         actual: The detections of the exported model in the same images.
         image: Named in errors.
-        tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
-            is detected.
+        tolerance: The largest difference that is accepted. None accepts every difference, and
+            also that nothing is detected.
         runtime: What ran the exported model, named in errors.
 
     Returns:
@@ -79,22 +81,23 @@ def compare_outputs(
     if isinstance(expected[0], InstanceData):
         difference = _compare_detections(expected, actual)
         nothing = not any(map(len, expected)) and not any(map(len, actual))
-        if nothing and np.isfinite(tolerance):
+        if nothing and tolerance is not None:
             raise ExportError(
                 f'{image}: neither PyTorch nor {runtime} detects anything, nothing can be '
-                'compared, and nothing is written: name an image with objects (--image), or accept '
-                'it with --tolerance inf'
+                'compared, and nothing is written: name an image with objects (--image), or write '
+                'the file unchecked with --no-check'
             )
     else:
         # Unlike Python's, NumPy's maximum is NaN if a value is.
         pairs = zip(expected, actual, strict=True)
         difference = float(np.max([np.abs(e - a).max() for e, a in pairs]))
-    if not difference <= tolerance:
+    if tolerance is not None and not difference <= tolerance:
         raise ExportError(
             f'{runtime} and PyTorch differ by {difference:.2e} on {image}, more than '
             f'{tolerance:.0e}, and nothing is written: see whether another image (--image), '
             'exporter (--exporter) or opset (--opset) changes that. Where scores nearly tie, the '
-            'selection of channels or of boxes may differ by chance; --tolerance accepts it'
+            'selection of channels or of boxes may differ by chance: accept it with --tolerance or '
+            '--no-check'
         )
     return difference
 

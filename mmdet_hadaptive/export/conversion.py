@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from hadaptive_runtime import ExportError
+from hadaptive_runtime.errors import describe_error
 
 from .network import ExportNetwork
 
-Exporter = Literal['dynamo', 'torchscript']
+Exporter = Literal['torchscript', 'dynamo']
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
 
 
@@ -54,10 +55,10 @@ def convert_to_onnx(
         warnings.simplefilter('ignore')
         try:
             model = convert(network, inputs, dynamic, opset)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # of many kinds
             raise ExportError(
-                f"PyTorch's {exporter} exporter fails with opset {opset}: {error}. Try another "
-                'exporter (--exporter) or opset (--opset)'
+                f"PyTorch's {exporter} exporter fails with opset {opset} "
+                f'({describe_error(error)}): use another --opset, such as 18, or another --exporter'
             ) from error
     (written,) = (entry.version for entry in model.opset_import if not entry.domain)
     if written != opset:

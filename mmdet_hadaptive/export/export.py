@@ -27,7 +27,7 @@ from .preprocessing import read_preprocessing, set_input_size
 from .prune import PruningReport, prune_products
 from .pytorch_evaluation import collect_on_training_images, make_evaluation
 from .quantization import QuantizationReport, check_tolerance, quantize_exported, training_images
-from .support import Mode, check_support
+from .support import Outputs, check_support
 from .suppression import describe_nms
 from .web_page import read_web_page
 
@@ -45,8 +45,8 @@ class ExportReport:
         input_shape: (B, 3, H, W); B is 'batch' if it is dynamic.
         output_shapes: Per output its shape.
         image: The image that PyTorch and the other runtime both saw.
-        difference: The largest absolute difference between their outputs. Of mode 'nms', between
-            a detection of one and the nearest of the same class of the other, in pixels or score.
+        difference: The largest absolute difference between their outputs. Of detections,
+            between one and the nearest of the same class on the other side, in pixels or score.
         pruning: What was removed from the detector before; None if it was not pruned.
         quantization: What INT8 cost; None if it computes in float32. The difference is that of the
             model before.
@@ -68,14 +68,14 @@ def export_detector(
     out: Path,
     format: str = 'onnx',
     *,
-    mode: Mode = 'nms',
+    outputs: Outputs = 'detections',
     batch: int | None = 1,
     normalize: bool = False,
-    exporter: Exporter = 'dynamo',
+    exporter: Exporter = 'torchscript',
     opset: int = 18,
     size: tuple[int, int] | None = None,
     image: str | Path | None = None,
-    tolerance: float = 1e-3,
+    tolerance: float | None = 1e-3,
     prune: float | None = None,
     onnxruntime_web: Path | None = None,
     int8: float | None = None,
@@ -85,31 +85,33 @@ def export_detector(
     What is exported is the fused copy (:func:`mmdet_hadaptive.export.fuse_for_inference`); it is
     compared with the detector itself, after it was pruned if that is asked for.
 
-    The metadata are ``mode``, ``classes``, the attributes of :class:`Preprocessing`, and of mode
-    'nms' what :func:`describe_nms` says. An ONNX file has them in its ``metadata_props``, each in
-    JSON. Files of other formats have them in a JSON file of the same name beside them. The folder
-    of format 'web' has an ONNX file with a page that runs it in a browser.
+    The metadata are ``mode`` ('nms' for detections), ``classes``, the attributes of
+    :class:`Preprocessing`, and for detections what :func:`describe_nms` says. An ONNX file has
+    them in its ``metadata_props``, each in JSON. Files of other formats have them in a JSON file
+    of the same name beside them. The folder of format 'web' has an ONNX file with a page that runs
+    it in a browser.
 
-    In ONNX, mode 'nms' gives ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input,
+    In ONNX, the detections are ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input,
     ``scores`` (B, K) in falling order and ``labels`` (B, K), int64; rows without a detection have
     the score 0 and the label -1. Where ``min_bbox_size`` is above 0, :class:`Detector` chooses the
-    detections, because the network does not know the size of the image. For the other modes see
-    :class:`ExportNetwork`.
+    detections, because the network does not know the size of the image. For the other outputs
+    see :class:`ExportNetwork`.
 
     Args:
         config: The detector's. Its test pipeline is changed if ``size`` is given.
         checkpoint: Weights for all of the detector.
         out: The file to write, with the suffix of its format; of format 'web' the folder.
         format: One of :data:`FORMATS`.
-        mode: One of :data:`MODES`; but for ONNX only 'nms'.
+        outputs: One of :data:`OUTPUTS`. Formats other than ONNX have only 'detections'.
         batch: Images at a time; None for any number.
         normalize: Whether the model takes pixel values (0 to 255, BGR) and normalises itself.
-        exporter: 'dynamo' or 'torchscript', one of PyTorch's two; for ONNX and what is made of it.
-        opset: Version of ONNX's operators, likewise.
+        exporter: The exporter of PyTorch that writes ONNX, and what is made of ONNX:
+            'torchscript', whose files more runtimes load, or 'dynamo', the newer one.
+        opset: The version of ONNX's operators.
         size: Height and width to resize to, instead of the test pipeline's.
         image: Image for the comparison; by default the first of the config's test data.
-        tolerance: Largest difference that is accepted; an infinite one also accepts that nothing
-            is detected, and nothing compared.
+        tolerance: The largest difference that is accepted. None accepts every difference, and
+            also that nothing is detected.
         prune: How much mAP may be lost on the config's validation data by removing products and
             freezing selections (:func:`mmdet_hadaptive.export.prune_products`), measured on
             training images; None for a detector with all of its products.
@@ -133,7 +135,7 @@ def export_detector(
         raise ExportError(f'exporter must be one of {", ".join(EXPORTERS)}, got {exporter!r}')
     if batch is not None and batch < 1:
         raise ExportError(f'the batch must be at least 1, or None for a dynamic one, got {batch}')
-    check_request(writer, out, mode, batch, int8 is not None)
+    check_request(writer, out, outputs, batch, int8 is not None)
     page = read_web_page(onnxruntime_web) if writer.model else {}
     if size is not None:
         set_input_size(config, *size)
@@ -143,7 +145,7 @@ def export_detector(
     except UnreadableCheckpointError as error:
         raise ExportError(str(error)) from error
     # What can be wrong is asked for before anything that takes long.
-    check_support(detector, mode)
+    check_support(detector, outputs)
     if writer.model and counts_image_pixels(detector):
         raise ExportError(
             'model.test_cfg.min_bbox_size counts pixels of the image, which the page does not '
@@ -155,16 +157,19 @@ def export_detector(
     if int8 is not None:
         check_tolerance(int8)
         training_images(config, classes, 1)
+    network = ExportNetwork(detector, outputs, preprocessing, normalize, writer.has_nms)
     pruning = None
     if prune is not None:
         detector, pruning = _prune(config, detector, prune)
-    network = ExportNetwork(detector, mode, preprocessing, normalize, writer.has_nms)
+        network = ExportNetwork(detector, outputs, preprocessing, normalize, writer.has_nms)
     # Two different images, so that a batch that is mixed up is found out.
     images = [(pixels, np.ascontiguousarray(pixels[:, ::-1]))[i % 2] for i in range(batch or 2)]
     inputs = np.stack([network.preprocessing.canvas(x) for x in images])
     network = fuse_for_inference(network, torch.from_numpy(inputs))
+    # The name that the runtimes know.
+    mode = 'nms' if outputs == 'detections' else outputs
     metadata = dict(mode=mode, classes=classes, **network.preprocessing.metadata())
-    if mode == 'nms':
+    if outputs == 'detections':
         metadata |= describe_nms(detector.bbox_head.test_cfg, network)
 
     with TemporaryDirectory() as folder:
@@ -172,8 +177,8 @@ def export_detector(
         writer.write(
             network, torch.from_numpy(inputs), made, metadata, Conversion(batch, exporter, opset)
         )
-        session, actual = _run(made, mode, inputs, factors)
-        expected = run_detector(detector, mode, preprocessing, images, factors)
+        session, actual = _run(made, outputs, inputs, factors)
+        expected = run_detector(detector, outputs, preprocessing, images, factors)
         difference = compare_outputs(expected, actual, image, tolerance, writer.runtime)
         shapes = {name: value.shape for name, value in session.run(inputs).items()}
         quantization = None
@@ -201,10 +206,10 @@ def export_detector(
 
 
 def _run(
-    file: Path, mode: Mode, inputs: np.ndarray, factors: np.ndarray
+    file: Path, outputs: Outputs, inputs: np.ndarray, factors: np.ndarray
 ) -> tuple[Session, list[Detections] | list[np.ndarray]]:
     """The exported model, and what it gives, as users get it."""
-    if mode == 'nms':
+    if outputs == 'detections':
         detector = load_exported(file, torch.get_num_threads())
         return detector.session, detector.detect(inputs, np.tile(factors, (len(inputs), 1)))
     session = open_onnx(create_session(file, torch.get_num_threads()))

@@ -14,7 +14,7 @@ from . import writers
 from .conversion import Conversion
 from .network import ExportNetwork
 from .quantization import Quantizer, quantize_onnx, quantize_openvino
-from .support import Mode
+from .support import Outputs
 from .web_page import MODEL, check_web_folder
 
 
@@ -30,7 +30,7 @@ class Format:
             metadata, conversion.
         has_nms: Whether candidates are selected and suppressed in the graph.
         takes_batches: Whether more than one image at a time can be taken.
-        has_modes: Whether there is something else than detections.
+        has_all_outputs: Whether there is something else than detections.
         model: Name of the model, if users name a folder for a page and not a file.
         quantize: Makes a file compute with 8-bit integers; None if that is not offered.
     """
@@ -41,20 +41,20 @@ class Format:
     companions: tuple[str, ...] = ()
     has_nms: bool = False
     takes_batches: bool = False
-    has_modes: bool = False
+    has_all_outputs: bool = False
     model: str = ''
     quantize: Quantizer | None = None
 
 
 def check_request(
-    format: Format, out: Path, mode: Mode, batch: int | None, quantized: bool = False
+    format: Format, out: Path, outputs: Outputs, batch: int | None, quantized: bool = False
 ) -> None:
     """Checks what is asked of a format.
 
     Args:
         format: One of :data:`FORMATS`.
         out: The file or folder to write.
-        mode: The mode of the network.
+        outputs: The outputs of the network.
         batch: Images at a time; None for any number.
         quantized: Whether it is to compute with 8-bit integers.
 
@@ -75,10 +75,10 @@ def check_request(
             f'{present[0]} would be replaced, which does not belong to {out.name}: name another '
             'file'
         )
-    if mode != 'nms' and not format.has_modes:
+    if outputs != 'detections' and not format.has_all_outputs:
         raise ExportError(
-            f'mode {mode!r} exists in ONNX only, {format.runtime} gets detections: use --format '
-            "onnx, or mode 'nms'"
+            f'--outputs {outputs} exists in ONNX only, {format.runtime} gets detections: use '
+            '--format onnx, or --outputs detections'
         )
     if batch != 1 and not format.takes_batches:
         raise ExportError(
@@ -91,10 +91,10 @@ def check_request(
             f'INT8 is not offered for {format.runtime}: leave out --int8, or use --format '
             f'{" or ".join(offered)}'
         )
-    if quantized and mode != 'nms':
+    if quantized and outputs != 'detections':
         raise ExportError(
-            f'INT8 is compared by its mAP, which mode {mode!r} does not give: leave out --int8, or '
-            "use mode 'nms'"
+            f'INT8 is compared by its mAP, which --outputs {outputs} does not give: leave out '
+            '--int8, or use --outputs detections'
         )
 
 
@@ -114,7 +114,7 @@ FORMATS: dict[str, Format] = {
         writers.write_onnx,
         has_nms=True,
         takes_batches=True,
-        has_modes=True,
+        has_all_outputs=True,
         quantize=quantize_onnx,
     ),
     'openvino': Format(

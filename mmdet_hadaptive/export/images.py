@@ -11,6 +11,9 @@ from hadaptive_runtime import ExportError
 from hadaptive_runtime.errors import describe_error
 from hadaptive_runtime.images import describe_refusal, read_image
 
+from ..utils.configs import type_name
+from .preprocessing import find_test_pipeline
+
 
 def first_test_image(config: Config) -> str:
     """Finds the first image of the config's test data.
@@ -49,8 +52,8 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
     """
     if not Path(image).is_file():
         raise ExportError(f'{image}: no such image, name another with --image')
-    pipeline = config.test_dataloader.dataset.pipeline
-    transforms = Compose([t for t in pipeline if t['type'] != 'LoadAnnotations'])
+    pipeline = find_test_pipeline(config)
+    transforms = Compose([t for t in pipeline if type_name(t['type']) != 'LoadAnnotations'])
     if read_image(Path(image)) is None:
         raise ExportError(f'{image}: {describe_refusal(Path(image))}, or name another image')
     try:

@@ -1,13 +1,14 @@
-"""The network that is exported: a detector, from its input to what a mode asks for."""
+"""The network that is exported: a detector, from its input to the outputs that are asked for."""
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from hadaptive_runtime import ExportError, Preprocessing
+from hadaptive_runtime.errors import describe_error
 
 from .decoding import BoxDecoder, CandidateSelection
-from .support import Mode, check_support
+from .support import Outputs, check_support
 
 _RAW_NAMES = ('cls_score', 'bbox_pred', 'score_factor')
 
@@ -15,69 +16,77 @@ _RAW_NAMES = ('cls_score', 'bbox_pred', 'score_factor')
 class ExportNetwork(nn.Module):
     """A detector in eval mode, as one network with one input.
 
-    | mode | outputs |
+    | outputs | names and shapes |
     |---|---|
-    | backbone | ``feature_0``, ...: (B, C, H, W) |
-    | raw | ``cls_score_0``, ..., ``bbox_pred_0``, ..., and ``score_factor_0``, ... of heads that \
+    | features | ``feature_0``, ...: (B, C, H, W) |
+    | head | ``cls_score_0``, ..., ``bbox_pred_0``, ..., and ``score_factor_0``, ... of heads that \
 have them: (B, C, H, W) as the head gives them |
-    | decoded | ``boxes`` (B, N, 4), (x1, y1, x2, y2) in pixels of the input, and ``scores`` \
+    | boxes | ``boxes`` (B, N, 4), (x1, y1, x2, y2) in pixels of the input, and ``scores`` \
 (B, N, classes), for all N priors |
-    | nms | what :func:`append_nms` needs: ``candidate_boxes`` (B, M, 4), ``candidate_scores`` \
-(B, M), ``candidate_labels`` (B, M) in int64, and ``class_scores`` (B, classes, M), as \
-:class:`CandidateSelection` gives them |
+    | detections | what :func:`append_nms` needs: ``candidate_boxes`` (B, M, 4), \
+``candidate_scores`` (B, M), ``candidate_labels`` (B, M) in int64, and ``class_scores`` \
+(B, classes, M), as :class:`CandidateSelection` gives them |
 
     Args:
         detector: The detector. It is put into eval mode.
-        mode: One of :data:`MODES`.
+        outputs: One of :data:`OUTPUTS`.
         preprocessing: The preprocessing that the config describes.
         normalize: Whether the network orders and normalises the channels itself.
-        select: Whether a network of mode 'nms' selects the candidates, unless the size of the
-            smallest box counts pixels of the image (``min_bbox_size`` above 0), which it does not
-            know. If not, its outputs are those of mode 'decoded' and, of heads that have them,
-            ``factors`` (B, N, 1), with which the scores are not multiplied yet.
+        select: Whether a network with the outputs 'detections' selects the candidates, unless the
+            size of the smallest box counts pixels of the image (``min_bbox_size`` above 0), which
+            it does not know. If not, its outputs are those of 'boxes' and, of heads that have
+            them, ``factors`` (B, N, 1), with which the scores are not multiplied yet.
 
     Attributes:
         select: Whether it does.
         preprocessing: What is left to do before the network.
         output_names: The names of the outputs, as in the table.
-        num_candidates: The number M of candidates that mode 'nms' keeps.
+        num_candidates: The number M of candidates for 'detections'.
 
     Raises:
-        ExportError: If the detector or its head cannot be exported in this mode.
+        ExportError: If the detector or its head cannot be exported with these outputs, or does
+            not run on images of this size.
     """
 
     def __init__(
         self,
         detector: BaseModel,
-        mode: Mode,
+        outputs: Outputs,
         preprocessing: Preprocessing,
         normalize: bool = False,
         select: bool = True,
     ) -> None:
         super().__init__()
-        check_support(detector, mode)
-        self.mode = mode
-        self.select = mode == 'nms' and select and not counts_image_pixels(detector)
+        check_support(detector, outputs)
+        self.outputs = outputs
+        self.select = outputs == 'detections' and select and not counts_image_pixels(detector)
         self.preprocessing = preprocessing.outside() if normalize else preprocessing
         self.normalization = _Normalization(preprocessing) if normalize else nn.Identity()
         self.detector = detector
         # All of it: PyTorch's exporters put a network back into the mode that it itself was in.
         self.eval()
-        with torch.no_grad():
-            outputs = self._detect(torch.zeros(1, 3, *preprocessing.input_size))
-        if mode == 'backbone':
-            self.output_names = [f'feature_{i}' for i in range(len(outputs))]
-        elif mode == 'raw':
-            self.output_names = _name_raw_outputs(detector, outputs)
+        height, width = preprocessing.input_size
+        try:
+            with torch.no_grad():
+                maps = self._detect(torch.zeros(1, 3, height, width))
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(
+                f'the detector does not run on an input of {height} x {width} pixels '
+                f'({describe_error(error)}): export with a larger --size'
+            ) from error
+        if outputs == 'features':
+            self.output_names = [f'feature_{i}' for i in range(len(maps))]
+        elif outputs == 'head':
+            self.output_names = _name_raw_outputs(detector, maps)
         else:
             self.output_names = ['boxes', 'scores']
-            head, sizes = detector.bbox_head, [level.shape[-2:] for level in outputs[0]]
+            head, sizes = detector.bbox_head, [level.shape[-2:] for level in maps[0]]
             self.decoder = BoxDecoder(head, preprocessing.input_size, sizes)
-        if mode == 'nms':
+        if outputs == 'detections':
             if self.select:
                 self.output_names = [f'candidate_{kind}' for kind in ('boxes', 'scores', 'labels')]
                 self.output_names.append('class_scores')
-            elif len(outputs) > 2:
+            elif len(maps) > 2:
                 self.output_names.append('factors')
             self.selection = CandidateSelection(
                 self.decoder.num_priors, head.num_classes, head.test_cfg
@@ -94,20 +103,20 @@ have them: (B, C, H, W) as the head gives them |
         Returns:
             The outputs, in the order of :attr:`output_names`.
         """
-        outputs = self._detect(self.normalization(images))
-        if self.mode == 'backbone':
-            return tuple(outputs)
-        if self.mode == 'raw':
-            return tuple(level for levels in outputs for level in levels)
-        boxes, scores, factors = self.decoder(*outputs)
+        maps = self._detect(self.normalization(images))
+        if self.outputs == 'features':
+            return tuple(maps)
+        if self.outputs == 'head':
+            return tuple(level for levels in maps for level in levels)
+        boxes, scores, factors = self.decoder(*maps)
         if self.select:
             return self.selection(boxes, scores, factors)
-        if self.mode == 'nms':
+        if self.outputs == 'detections':
             return (boxes, scores) if factors is None else (boxes, scores, factors)
         return boxes, scores if factors is None else scores * factors
 
     def _detect(self, images: Tensor) -> tuple:
-        if self.mode == 'backbone':
+        if self.outputs == 'features':
             return self.detector.backbone(images)
         return self.detector(images, mode='tensor')
 
@@ -134,7 +143,7 @@ def _name_raw_outputs(detector: BaseModel, outputs: tuple[list[Tensor], ...]) ->
     if len(outputs) > len(_RAW_NAMES):
         raise ExportError(
             f'{type(detector.bbox_head).__name__} has {len(outputs)} kinds of outputs, at most '
-            f"{len(_RAW_NAMES)} are supported: export with mode 'backbone'"
+            f'{len(_RAW_NAMES)} are supported: use --outputs features'
         )
     return [
         f'{name}_{i}'

@@ -1,5 +1,6 @@
 """How a config prepares images, as the metadata of exported models describe it."""
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -7,11 +8,15 @@ from mmengine.config import Config, ConfigDict
 
 from hadaptive_runtime import ExportError, Preprocessing
 
+from ..utils.configs import find_pipelines, type_name
+
 # What a test pipeline may hold; anything else would change images in a way that is not described.
 _DESCRIBED = {'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'Resize', 'Pad'}
 
-# How images are resized and padded; of other transforms these keys have no meaning.
-_DESCRIBED_VALUES = dict(interpolation='bilinear', backend='cv2', padding_mode='constant')
+# How images are read, resized and padded; of other transforms these keys have no meaning.
+_DESCRIBED_VALUES = dict(
+    color_type='color', interpolation='bilinear', backend='cv2', padding_mode='constant'
+)
 
 
 def read_preprocessing(config: Config) -> Preprocessing:
@@ -26,34 +31,36 @@ def read_preprocessing(config: Config) -> Preprocessing:
     Raises:
         ExportError: If they do something that cannot be described in this way.
     """
-    pipeline = _test_pipeline(config)
-    others = [t['type'] for t in pipeline if t['type'] not in _DESCRIBED]
+    pipeline = find_test_pipeline(config)
+    names = [type_name(transform['type']) for transform in pipeline]
+    others = [name for name in names if name not in _DESCRIBED]
     if others:
         raise ExportError(
-            f'the test pipeline has {", ".join(map(str, others))}, which the metadata of an '
+            f'the test pipeline has {", ".join(others)}, which the metadata of an '
             f'exported model cannot describe: use {", ".join(sorted(_DESCRIBED))} only, and '
             'normalise in model.data_preprocessor'
         )
-    for transform in pipeline:
+    for name, transform in zip(names, pipeline, strict=True):
         for key, described in _DESCRIBED_VALUES.items():
             if transform.get(key, described) != described:
                 raise ExportError(
-                    f'{transform["type"]} of the test pipeline has {key}={transform[key]!r}, which '
+                    f'{name} of the test pipeline has {key}={transform[key]!r}, which '
                     f'the metadata of an exported model cannot describe: use {described!r}'
                 )
     width, height = _resize(pipeline)['scale']
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor', {})
-    if settings.get('type') != 'DetDataPreprocessor':
+    kind = type_name(settings.get('type'))
+    if kind != 'DetDataPreprocessor':
         raise ExportError(
-            f'the data preprocessor is {settings.get("type")}; only DetDataPreprocessor can be '
+            f'the data preprocessor is {kind}; only DetDataPreprocessor can be '
             'described in the metadata of an exported model'
         )
-    mean = tuple(map(float, settings.get('mean') or (0, 0, 0)))
-    std = tuple(map(float, settings.get('std') or (1, 1, 1)))
+    mean = _per_channel(settings.get('mean') or 0)
+    std = _per_channel(settings.get('std') or 1)
     to_rgb = settings.get('bgr_to_rgb', False) or settings.get('rgb_to_bgr', False)
     input_size, pad_value = (height, width), None
-    for transform in pipeline:
-        if transform['type'] == 'Pad':
+    for name, transform in zip(names, pipeline, strict=True):
+        if name == 'Pad':
             input_size, pad_value = _padded(transform, input_size)
     if pad_value is not None and to_rgb:
         pad_value = pad_value[::-1]
@@ -87,26 +94,47 @@ def set_input_size(config: Config, height: int, width: int) -> None:
         width: In pixels.
 
     Raises:
-        ExportError: If there is no pipeline, or it does not have one Resize with one scale.
+        ExportError: If a side is below 1, there is no pipeline, or it does not have one Resize
+            with one scale.
     """
-    pipeline = _test_pipeline(config)
-    _resize(pipeline)['scale'] = (width, height)
-    for transform in pipeline:
-        if transform['type'] == 'Pad' and transform.get('size') is not None:
-            transform['size'] = (width, height)
+    if min(height, width) < 1:
+        raise ExportError(f'the size must be at least 1 x 1 pixels, got {height} x {width}')
+    find_test_pipeline(config)
+    for pipeline in find_pipelines(config.test_dataloader):
+        _resize(pipeline)['scale'] = (width, height)
+        for transform in pipeline:
+            if type_name(transform['type']) == 'Pad' and transform.get('size') is not None:
+                transform['size'] = (width, height)
 
 
-def _test_pipeline(config: Config) -> list[ConfigDict]:
+def find_test_pipeline(config: Config) -> list[ConfigDict]:
+    """Finds the pipeline of the test data.
+
+    Args:
+        config: A detector's config.
+
+    Returns:
+        The pipeline, of several data sets the one that all of them have.
+
+    Raises:
+        ExportError: If there is none, or if the data sets have different ones.
+    """
     if not config.get('test_dataloader'):
         raise ExportError(
             'the config has no test_dataloader, whose pipeline says how images are prepared: use '
             'the config of the training'
         )
-    return config.test_dataloader.dataset.pipeline
+    pipelines = find_pipelines(config.test_dataloader)
+    if not pipelines or any(pipeline != pipelines[0] for pipeline in pipelines):
+        raise ExportError(
+            f'the data sets of test_dataloader have {len(pipelines)} pipelines that are not the '
+            'same; an exported model has one: give all of them the same, or name one data set'
+        )
+    return pipelines[0]
 
 
 def _resize(pipeline: list[ConfigDict]) -> ConfigDict:
-    found = [t for t in pipeline if t['type'] == 'Resize']
+    found = [t for t in pipeline if type_name(t['type']) == 'Resize']
     if len(found) != 1 or np.shape(found[0].get('scale')) != (2,):
         raise ExportError(
             f'the test pipeline must have one Resize with scale=(width, height), got {found}'
@@ -118,10 +146,16 @@ def _padded(pad: ConfigDict, size: tuple[int, int]) -> tuple[tuple[int, int], tu
     """The size after a Pad, and its value per channel."""
     value = pad.get('pad_val', 0)
     value = value.get('img', 0) if isinstance(value, dict) else value
-    value = tuple(map(float, value)) if isinstance(value, (list, tuple)) else (float(value),) * 3
+    value = _per_channel(value)
     if pad.get('size') is not None:
         size = tuple(pad['size'])[::-1]
     elif pad.get('pad_to_square'):
         size = (max(size),) * 2
     divisor = pad.get('size_divisor') or 1
     return tuple(ceil(length / divisor) * divisor for length in size), value
+
+
+def _per_channel(value: float | Sequence[float]) -> tuple[float, ...]:
+    """One value or three as three."""
+    values = tuple(map(float, value)) if isinstance(value, (list, tuple)) else (float(value),)
+    return values * 3 if len(values) == 1 else values

@@ -22,6 +22,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from ..utils.configs import coco_datasets
 from ..utils.metrics import MAP
+from .preprocessing import find_test_pipeline
 from .product_statistics import ProductStatistics, collect_product_statistics, product_bottlenecks
 
 
@@ -123,5 +124,4 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
 
 def _for_tests(dataset: dict[str, Any], config: Config) -> dict[str, Any]:
     """A data set that takes all of its images through the test pipeline."""
-    pipeline = config.test_dataloader.dataset.pipeline
-    return {**dataset, 'pipeline': pipeline, 'test_mode': True}
+    return {**dataset, 'pipeline': find_test_pipeline(config), 'test_mode': True}

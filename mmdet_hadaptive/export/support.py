@@ -10,37 +10,37 @@ from mmengine.model import BaseModel
 
 from hadaptive_runtime import ExportError
 
-Mode = Literal['backbone', 'raw', 'decoded', 'nms']
-MODES: tuple[Mode, ...] = get_args(Mode)
+Outputs = Literal['features', 'head', 'boxes', 'detections']
+OUTPUTS: tuple[Outputs, ...] = get_args(Outputs)
 
 # How the predictions of a level become boxes and scores is written in these two.
 _SUPPORTED_DECODING = (BaseDenseHead._predict_by_feat_single, GFLHead._predict_by_feat_single)
 _NMS_OPTIONS = {'type', 'iou_threshold', 'split_thr'}
 
 
-def check_support(detector: BaseModel, mode: Mode) -> None:
-    """Checks that a detector can be exported in a mode.
+def check_support(detector: BaseModel, outputs: Outputs) -> None:
+    """Checks that a detector can be exported with certain outputs.
 
     Args:
         detector: Any of MMDetection's.
-        mode: One of :data:`MODES`.
+        outputs: One of :data:`OUTPUTS`.
 
     Raises:
         ExportError: If it cannot.
     """
-    if mode not in MODES:
-        raise ExportError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
-    if mode == 'backbone':
+    if outputs not in OUTPUTS:
+        raise ExportError(f'outputs must be one of {", ".join(OUTPUTS)}, got {outputs!r}')
+    if outputs == 'features':
         return
     if not isinstance(detector, SingleStageDetector):
         raise ExportError(
             f"{type(detector).__name__} is not one of MMDetection's single-stage detectors, which "
-            "are what can be exported as a whole: export its backbone, with mode 'backbone'"
+            'are what can be exported as a whole: export its backbone, with --outputs features'
         )
-    if mode == 'raw':
+    if outputs == 'head':
         return
     _check_head(detector.bbox_head)
-    if mode == 'nms':
+    if outputs == 'detections':
         _check_nms((detector.bbox_head.test_cfg or {}).get('nms') or {})
 
 
@@ -52,8 +52,8 @@ def _check_head(head: BaseDenseHead) -> None:
     )
     if not usual or type(head)._predict_by_feat_single not in _SUPPORTED_DECODING:
         raise ExportError(
-            f'{name} decodes boxes in a way of its own, which the export does not know: use mode '
-            "'raw', and decode its outputs in your program"
+            f'{name} decodes boxes in a way of its own, which the export does not know: use '
+            '--outputs head, and decode them in your program'
         )
     if not hasattr(head, 'loss_cls'):
         raise ExportError(
@@ -63,7 +63,7 @@ def _check_head(head: BaseDenseHead) -> None:
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         raise ExportError(
             f'{name} computes scores by {type(head.loss_cls).__name__}, which the export does not '
-            "know: use mode 'raw'"
+            'know: use --outputs head'
         )
 
 
@@ -71,7 +71,7 @@ def _check_nms(nms: ConfigDict) -> None:
     if nms.get('type') != 'nms' or nms.keys() - _NMS_OPTIONS:
         raise ExportError(
             f'model.test_cfg.nms is {dict(nms)}; ONNX has only the ordinary one: use '
-            "dict(type='nms', iou_threshold=...), or mode 'decoded'"
+            "dict(type='nms', iou_threshold=...), or --outputs boxes"
         )
     threshold = nms.get('iou_threshold')
     if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:

@@ -41,7 +41,7 @@ def describe_nms(test_cfg: ConfigDict, network: ExportNetwork) -> dict[str, Any]
 
     Args:
         test_cfg: The head's, with ``nms.iou_threshold``.
-        network: The network, whose mode is 'nms'.
+        network: The network, with the outputs 'detections'.
 
     Returns:
         For the metadata: ``score_threshold``, ``iou_threshold``, ``candidates_per_level`` and
@@ -64,7 +64,7 @@ def describe_nms(test_cfg: ConfigDict, network: ExportNetwork) -> dict[str, Any]
 
 
 def append_nms(model: onnx.ModelProto, settings: Mapping[str, Any]) -> None:
-    """Appends non-maximum suppression to a network of mode 'nms'.
+    """Appends non-maximum suppression to a network with the outputs 'detections'.
 
     Args:
         model: Converted from an :class:`ExportNetwork`; its outputs become ``boxes``, ``scores``

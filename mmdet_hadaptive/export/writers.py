@@ -7,6 +7,7 @@ import subprocess
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -166,6 +167,13 @@ def _convert(
     )
     if network.select:
         append_nms(model, metadata)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f'ONNX has not all operators of the detector in opset {conversion.opset} '
+            f'({describe_error(error)}): use another --opset, such as 18'
+        ) from error
     return model
 
 
@@ -198,14 +206,18 @@ def import_package(module: str, remedy: str | None = None) -> ModuleType:
         The module.
 
     Raises:
-        ExportError: If its package is not installed.
+        ExportError: If its package is not installed, or cannot be imported.
     """
+    package = module.partition('.')[0]
+    if find_spec(package) is None:
+        raise ExportError(f'{package} is not installed: {remedy or f"pip install {package}"}')
     try:
         return import_module(module)
-    except ImportError as error:
-        package = module.partition('.')[0]
+    except Exception as error:  # what fails in a library has any type
         raise ExportError(
-            f'{package} is not installed: {remedy or f"pip install {package}"}'
+            f'{package} is installed but cannot be imported ({describe_error(error)}): install it '
+            f'again with {remedy or f"pip install --force-reinstall {package}"}, or use another '
+            '--format'
         ) from error
 
 

@@ -30,6 +30,18 @@ def walk(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Any
         yield from walk(child, (*path, key))
 
 
+def find_pipelines(loader: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Finds the pipelines of a data loader.
+
+    Args:
+        loader: The config of the data loader.
+
+    Returns:
+        The pipeline of each of its data sets, also below wrappers such as ConcatDataset.
+    """
+    return [node['pipeline'] for _, node in walk(loader['dataset']) if 'pipeline' in node]
+
+
 def type_name(kind: Any) -> str:
     """Names a class as registries do.
 

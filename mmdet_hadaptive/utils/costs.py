@@ -10,6 +10,8 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .configs import find_pipelines, type_name
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -73,8 +75,8 @@ def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
     Raises:
         ValueError: If the test pipeline neither resizes nor crops.
     """
-    pipeline = config.test_dataloader.dataset.pipeline
-    sized = [step for step in pipeline if step['type'] in ('Resize', 'CenterCrop')]
+    steps = [step for steps in find_pipelines(config.test_dataloader) for step in steps]
+    sized = [step for step in steps if type_name(step['type']) in ('Resize', 'CenterCrop')]
     if not sized:
         raise ValueError(
             'the test pipeline says no size, it has neither Resize nor CenterCrop: add one to '

@@ -54,7 +54,7 @@ def _export(entry: Entry, format: str, file: Path) -> None:
     size = (entry.height, entry.width)
     preprocessing = Preprocessing(size, size, False, 'BGR', (0.0,) * 3, (1.0,) * 3, (0.0,) * 3)
     # Some writers change the network.
-    network = ExportNetwork(copy.deepcopy(entry.model), 'nms', preprocessing, select=False)
+    network = ExportNetwork(copy.deepcopy(entry.model), 'detections', preprocessing, select=False)
     head: BaseDenseHead = network.detector.bbox_head
     metadata = dict(
         mode='nms',

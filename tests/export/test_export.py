@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from hadaptive_runtime.onnx_session import create_session
 from mmdet_hadaptive.export import (
+    EXPORTERS,
     ExportedDetector,
     ExportError,
     evaluate_exported,
@@ -22,45 +23,45 @@ from .conftest import on_training_images, small_config
 
 @pytest.fixture(scope='module')
 def exported(trained, tmp_path_factory):
-    """The trained model in mode nms, for any batch and pixel values."""
+    """The trained model, for any batch and pixel values."""
     root, checkpoint = trained
     out = tmp_path_factory.mktemp('exported') / 'model.onnx'
-    export_detector(
-        small_config(root), checkpoint, out, batch=None, normalize=True, exporter='torchscript'
-    )
+    export_detector(small_config(root), checkpoint, out, batch=None, normalize=True)
     return out
 
 
 @pytest.mark.parametrize(
-    ('mode', 'batch', 'names'),
+    ('outputs', 'batch', 'names'),
     [
-        ('backbone', 1, ['feature_0', 'feature_1']),
-        ('raw', None, [f'{kind}_{i}' for kind in ('cls_score', 'bbox_pred') for i in range(6)]),
-        ('decoded', 3, ['boxes', 'scores']),
+        ('features', 1, ['feature_0', 'feature_1']),
+        ('head', None, [f'{kind}_{i}' for kind in ('cls_score', 'bbox_pred') for i in range(6)]),
+        ('boxes', 3, ['boxes', 'scores']),
     ],
 )
-def test_modes(trained, tmp_path, mode, batch, names):
+def test_outputs(trained, tmp_path, outputs, batch, names):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    options = dict(mode=mode, batch=batch, exporter='torchscript', opset=17)
+    options = dict(outputs=outputs, batch=batch, opset=17)
     report = export_detector(small_config(root), checkpoint, out, **options)
     assert report.difference < 1e-3
     assert list(report.output_shapes) == names
     assert report.input_shape == (batch or 'batch', 3, 192, 192)
     model = onnx.load(out)
     assert model.opset_import[0].version == 17
-    assert json.loads({p.key: p.value for p in model.metadata_props}['mode']) == mode
-    if mode == 'raw':
+    assert json.loads({p.key: p.value for p in model.metadata_props}['mode']) == outputs
+    if outputs == 'head':
         session = create_session(out)
-        outputs = session.run(None, {'images': np.zeros((5, 3, 192, 192), np.float32)})
-        assert {len(output) for output in outputs} == {5}
+        values = session.run(None, {'images': np.zeros((5, 3, 192, 192), np.float32)})
+        assert {len(value) for value in values} == {5}
 
 
 @pytest.mark.dynamo
 def test_dynamo_gives_the_same(trained, exported, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    report = export_detector(small_config(root), checkpoint, out, batch=None, normalize=True)
+    report = export_detector(
+        small_config(root), checkpoint, out, batch=None, normalize=True, exporter='dynamo'
+    )
     assert report.input_shape == ('batch', 3, 192, 192)
     images = np.float32(np.random.default_rng(0).integers(0, 256, (3, 3, 192, 192)))
     ours, theirs = (create_session(file).run(None, {'images': images}) for file in (out, exported))
@@ -107,7 +108,7 @@ def test_size_is_height_and_width(untrained, tmp_path, monkeypatch, pytestconfig
     config.test_dataloader.dataset.pipeline.insert(2, pad)
     config.dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
-    command = f'tool config.py {checkpoint} model.onnx --mode backbone --exporter torchscript'
+    command = f'tool config.py {checkpoint} model.onnx --outputs features'
     monkeypatch.setattr('sys.argv', [*command.split(), '--size', '96', '160'])
     runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     assert 'images    (1, 3, 96, 160)\nfeature_0 (1, 32, 6, 10)\n' in capsys.readouterr().out
@@ -118,7 +119,7 @@ def test_size_is_height_and_width(untrained, tmp_path, monkeypatch, pytestconfig
 def test_a_fixed_batch_is_filled_up(trained, exported, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    export_detector(small_config(root), checkpoint, out, batch=3, exporter='torchscript')
+    export_detector(small_config(root), checkpoint, out, batch=3)
     images = [
         torch.from_numpy(cv2.resize(cv2.imread(str(f)), (192, 192))).permute(2, 0, 1)
         for f in sorted((root / 'train').iterdir())
@@ -144,9 +145,9 @@ def test_nothing_to_compare(trained, tmp_path):
     config.model.test_cfg.score_thr = 0.999
     out = tmp_path / 'model.onnx'
     with pytest.raises(ExportError, match=r'grey\.png: neither .* detects anything'):
-        export_detector(config, checkpoint, out, image=image, exporter='torchscript')
+        export_detector(config, checkpoint, out, image=image)
     assert not out.exists()
-    export_detector(config, checkpoint, out, image=image, exporter='torchscript', tolerance=np.inf)
+    export_detector(config, checkpoint, out, image=image, tolerance=None)
     assert out.exists()
 
 
@@ -155,9 +156,7 @@ def test_what_does_not_agree_is_not_written(trained, tmp_path):
     out = tmp_path / 'model.onnx'
     out.write_text('before')
     with pytest.raises(ExportError, match=r'differ by .* more than 0e\+00'):
-        export_detector(
-            small_config(root), checkpoint, out, mode='raw', exporter='torchscript', tolerance=0.0
-        )
+        export_detector(small_config(root), checkpoint, out, outputs='head', tolerance=0.0)
     assert out.read_text() == 'before'
     assert list(tmp_path.iterdir()) == [out]
 
@@ -182,6 +181,10 @@ def other_architecture(config):
     config.model.backbone.arch = 'small'
 
 
+def tiny_size(config):
+    config.test_dataloader.dataset.pipeline[1].scale = (16, 16)
+
+
 def no_data(config):
     config.test_dataloader.dataset.data_prefix = dict(img='nowhere/')
 
@@ -189,11 +192,12 @@ def no_data(config):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (soft_nms, r"soft_nms.*mode 'decoded'"),
+        (soft_nms, r'soft_nms.*--outputs boxes'),
         (no_iou_threshold, r'nms\.iou_threshold must be in 0\.\.1, got None.*--cfg-options'),
         (unable_head, r'SSDHead cannot predict.*use PatchedSSDHead'),
         (normalising_pipeline, r'the test pipeline has Normalize'),
         (other_architecture, r'does not fit'),
+        (tiny_size, r'does not run on an input of 16 x 16 pixels .*stride.*larger --size'),
         (no_data, r'--image'),
     ],
 )
@@ -202,8 +206,29 @@ def test_refusals(untrained, tmp_path, change, message):
     config = small_config(root)
     change(config)
     with pytest.raises(ValueError, match=message):
-        export_detector(config, checkpoint, tmp_path / 'model.onnx', exporter='torchscript')
+        export_detector(config, checkpoint, tmp_path / 'model.onnx')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('exporter', EXPORTERS)
+@pytest.mark.parametrize('opset', [1, 9, 99])
+def test_an_opset_that_cannot_be_written_is_named(untrained, tmp_path, opset, exporter):
+    root, checkpoint = untrained
+    options = dict(opset=opset, exporter=exporter, tolerance=None)
+    with pytest.raises(ExportError, match=rf'opset.* {opset}.*--opset'):
+        export_detector(small_config(root), checkpoint, tmp_path / 'model.onnx', **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_data_sets(untrained, tmp_path):
+    root, checkpoint = untrained
+    config = small_config(root)
+    dataset = config.test_dataloader.dataset
+    config.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    out = tmp_path / 'model.onnx'
+    report = export_detector(config, checkpoint, out, size=(96, 128), tolerance=None)
+    assert report.input_shape == (1, 3, 96, 128)
+    assert report.image.startswith(str(root))
 
 
 def test_classes_that_do_not_fit_the_head(untrained, tmp_path):
@@ -213,11 +238,7 @@ def test_classes_that_do_not_fit_the_head(untrained, tmp_path):
     torch.save(content, tmp_path / 'other.pth')
     with pytest.raises(ExportError, match=r'the head has 4 classes, but 2 are named'):
         export_detector(
-            small_config(root),
-            tmp_path / 'other.pth',
-            tmp_path / 'model.onnx',
-            mode='backbone',
-            exporter='torchscript',
+            small_config(root), tmp_path / 'other.pth', tmp_path / 'model.onnx', outputs='features'
         )
     assert [file.name for file in tmp_path.iterdir()] == ['other.pth']
 
@@ -225,6 +246,6 @@ def test_classes_that_do_not_fit_the_head(untrained, tmp_path):
 def test_a_model_without_detections_is_not_evaluated(trained, tmp_path):
     root, checkpoint = trained
     out = tmp_path / 'model.onnx'
-    export_detector(small_config(root), checkpoint, out, mode='decoded', exporter='torchscript')
-    with pytest.raises(ExportError, match=r"mode 'decoded'.*export it with mode 'nms'"):
+    export_detector(small_config(root), checkpoint, out, outputs='boxes')
+    with pytest.raises(ExportError, match='but boxes: export it with --outputs detections'):
         evaluate_exported(small_config(root), out, tmp_path)

@@ -26,7 +26,7 @@ from mmdet_hadaptive.export import (
 from mmdet_hadaptive.export.conversion import Conversion
 from mmdet_hadaptive.export.formats import check_request
 from mmdet_hadaptive.export.inference_layers import SelectedProducts
-from mmdet_hadaptive.export.writers import write_executorch
+from mmdet_hadaptive.export.writers import import_package, write_executorch
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 
 from .conftest import on_training_images, small_config
@@ -59,9 +59,7 @@ def export(trained, tmp_path_factory):
                 pytest.skip(f'{package} is not installed: {how}')
         if name not in made:
             out = folder / f'{name}{FORMATS[name].suffix}'
-            made[name] = export_detector(
-                small_config(root), checkpoint, out, name, exporter='torchscript'
-            )
+            made[name] = export_detector(small_config(root), checkpoint, out, name)
         return made[name]
 
     return export
@@ -106,6 +104,20 @@ class TinyDetector(nn.Module):
         y = self.head(self.products(self.stem(images))).flatten(2).transpose(1, 2)
         corner = 100 * y[..., :2].sigmoid()
         return torch.cat([corner, corner + 50 * y[..., 2:4].sigmoid()], -1), y[..., 4:].sigmoid()
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / 'broken_runtime.py').write_text(
+        "raise OSError('libgomp.so.1: no such file\\nInstall libgomp1')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    message = (
+        r'broken_runtime is installed .*OSError: libgomp\.so\.1: .*Install libgomp1\): .*--force'
+    )
+    with pytest.raises(ExportError, match=message):
+        import_package('broken_runtime')
+    with pytest.raises(ExportError, match='absent_runtime is not installed: pip install absent_'):
+        import_package('absent_runtime.core')
 
 
 def test_executorch_writes_and_runs(tmp_path):
@@ -245,7 +257,7 @@ def test_what_belongs_to_another_is_not_replaced(trained, tmp_path, name, presen
     assert [path.name for path in tmp_path.iterdir()] == [present]
     # An earlier export of the same format is.
     (tmp_path / 'model.json').write_text(json.dumps(dict(files={out.suffix: ''})))
-    check_request(FORMATS[name], out, 'nms', 1)
+    check_request(FORMATS[name], out, 'detections', 1)
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.json'])
@@ -265,7 +277,7 @@ def test_a_runtime_that_is_not_installed_is_named(export, monkeypatch):
     ('name', 'out', 'options', 'message'),
     [
         ('openvino', 'model.onnx', {}, r'must end in \.xml to run in OpenVINO: name model\.xml'),
-        ('ncnn', 'model.param', dict(mode='raw'), r"mode 'raw' exists in ONNX only"),
+        ('ncnn', 'model.param', dict(outputs='head'), r'--outputs head exists in ONNX only'),
         ('ncnn', 'model.param', dict(batch=2), r'for ncnn one image at a time.*a batch of 2'),
         ('opencv', 'model.onnx', dict(batch=None), r'a batch of any size: use --batch 1'),
         ('tensorrt', 'model.engine', {}, r"format must be one of onnx, .* got 'tensorrt'"),

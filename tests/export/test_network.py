@@ -46,7 +46,7 @@ def random_outputs(detector):
 def test_boxes_and_scores_are_those_of_mmdet(name, monkeypatch):
     detector = build(name)
     head = detector.bbox_head
-    network = ExportNetwork(detector, 'decoded', PREPROCESSING)
+    network = ExportNetwork(detector, 'boxes', PREPROCESSING)
     outputs = random_outputs(detector)
     monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_boxes_and_scores_are_those_of_mmdet(name, monkeypatch):
 def test_candidates_are_those_of_mmdet(name, monkeypatch):
     detector = build(name)
     head = detector.bbox_head
-    network = ExportNetwork(detector, 'nms', PREPROCESSING)
+    network = ExportNetwork(detector, 'detections', PREPROCESSING)
     outputs = random_outputs(detector)
     monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_boxes_without_an_area_are_no_candidates(monkeypatch):
     detector = build(HEADS[0])
     head = detector.bbox_head
     head.test_cfg.min_bbox_size = 0
-    network = ExportNetwork(detector, 'nms', PREPROCESSING)
+    network = ExportNetwork(detector, 'detections', PREPROCESSING)
     outputs = random_outputs(detector)
     monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)
     with torch.no_grad():
@@ -115,10 +115,10 @@ def test_boxes_without_an_area_are_no_candidates(monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('faster_rcnn/faster-rcnn_hadaptive-s_fpn_1x_coco.py', r"FasterRCNN .* mode 'backbone'"),
-        ('yolox/yolox-tiny_hadaptive-s_8xb8-300e_coco.py', r"YOLOXHead .* mode 'raw'"),
+        ('faster_rcnn/faster-rcnn_hadaptive-s_fpn_1x_coco.py', r'FasterRCNN .* --outputs features'),
+        ('yolox/yolox-tiny_hadaptive-s_8xb8-300e_coco.py', r'YOLOXHead .* --outputs head'),
     ],
 )
 def test_detectors_that_cannot_be_decoded(name, message):
     with pytest.raises(ExportError, match=message):
-        ExportNetwork(build(name), 'decoded', PREPROCESSING)
+        ExportNetwork(build(name), 'boxes', PREPROCESSING)

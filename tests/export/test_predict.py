@@ -41,9 +41,7 @@ def write_images(folder, *names):
 def test_detections_are_those_of_mmdet(trained, tmp_path, run, script):
     root, checkpoint = trained
     exported = tmp_path / 'model.onnx'
-    export_detector(
-        small_config(root), checkpoint, exported, normalize=True, exporter='torchscript'
-    )
+    export_detector(small_config(root), checkpoint, exported, normalize=True)
     image = sorted((root / 'train').iterdir())[0]
     code = (
         'import sys\n'

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadImageFromFile, Resize
+from mmdet.models import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -103,9 +104,59 @@ def test_another_size_is_that_of_resize_and_of_pad():
     assert preprocessing.input_size == preprocessing.resize == (64, 128)
 
 
+def test_a_divisor_rounds_the_size_up():
+    pipeline = [
+        dict(type='Resize', scale=(150, 90), keep_ratio=True),
+        dict(type='Pad', size_divisor=32),
+    ]
+    config = Config(
+        dict(
+            model=dict(data_preprocessor=dict(type='DetDataPreprocessor')),
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+    assert read_preprocessing(config).input_size == (96, 160)
+    config.test_dataloader.dataset.pipeline.pop()
+    config.model.data_preprocessor.pad_size_divisor = 64
+    assert read_preprocessing(config).input_size == (128, 192)
+    for side in (0, -1):
+        with pytest.raises(ExportError, match=f'at least 1 x 1 pixels, got 8 x {side}'):
+            set_input_size(config, 8, side)
+
+
+def test_several_data_sets_must_have_one_pipeline():
+    datasets = [dict(pipeline=[dict(type='Resize', scale=(150, 90))]) for _ in range(2)]
+    model = dict(data_preprocessor=dict(type='DetDataPreprocessor', mean=[5], std=[2]))
+    config = Config(
+        dict(model=model, test_dataloader=dict(dataset=dict(type='C', datasets=datasets)))
+    )
+    assert read_preprocessing(config).mean == (5, 5, 5)
+    set_input_size(config, 8, 16)
+    assert read_preprocessing(config).input_size == (8, 16)
+    config.test_dataloader.dataset.datasets[1].pipeline[0].scale = (20, 20)
+    with pytest.raises(ExportError, match='2 pipelines that are not the same'):
+        read_preprocessing(config)
+
+
+def test_types_may_be_classes_and_paths():
+    pipeline = [
+        dict(type=LoadImageFromFile),
+        dict(type=Resize, scale=(150, 90)),
+        dict(type='mmcv.transforms.Pad', size_divisor=32),
+    ]
+    config = Config(
+        dict(
+            model=dict(data_preprocessor=dict(type=DetDataPreprocessor)),
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+    assert read_preprocessing(config).input_size == (96, 160)
+
+
 @pytest.mark.parametrize(
     ('transform', 'message'),
     [
+        (dict(type='LoadImageFromFile', color_type='grayscale'), "has color_type='grayscale'"),
         (dict(type='Resize', scale=(8, 8), interpolation='area'), "Resize .* interpolation='area'"),
         (dict(type='Resize', scale=(8, 8), backend='pillow'), "Resize .* has backend='pillow'"),
         (dict(type='Pad', size=(8, 8), padding_mode='edge'), "Pad .* has padding_mode='edge'"),

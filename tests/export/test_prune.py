@@ -29,7 +29,7 @@ def operations(file):
 def test_the_exported_model_is_the_pruned_one(trained, tmp_path):
     root, checkpoint = trained
     whole, pruned = tmp_path / 'whole.onnx', tmp_path / 'pruned.onnx'
-    options = dict(batch=None, exporter='torchscript')
+    options = dict(batch=None)
     report = export_detector(evaluated_on_training_images(root), checkpoint, whole, **options)
     assert report.pruning is None
     report = export_detector(
@@ -71,7 +71,7 @@ def test_products_stay_if_too_much_would_be_lost(trained, tmp_path, monkeypatch)
 
     val_step = SingleStageDetector.val_step
     monkeypatch.setattr(SingleStageDetector, 'val_step', worse_without)
-    options = dict(exporter='torchscript', mode='backbone')
+    options = dict(outputs='features')
     report = export_detector(config, checkpoint, out, prune=0.0, **options)
     assert report.pruning.removed == ()
     assert 'products removed: nothing; kept: stage3.1' in str(report.pruning)
@@ -112,7 +112,7 @@ def test_tool(untrained, tmp_path, monkeypatch, pytestconfig, capsys):
     root, checkpoint = untrained
     small_config(root).dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
-    command = f'tool config.py {checkpoint} model.onnx --mode backbone --exporter torchscript'
+    command = f'tool config.py {checkpoint} model.onnx --outputs features'
     monkeypatch.setattr('sys.argv', [*command.split(), '--prune'])
     runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     output = capsys.readouterr().out

@@ -41,9 +41,7 @@ def export(trained, tmp_path_factory):
             config = on_validation_images(small_config(root))
             config.train_dataloader.dataset.times = 3
             # More images at a time than there are.
-            made[name, int8] = export_detector(
-                config, checkpoint, out, name, batch=3, exporter='torchscript', int8=int8
-            )
+            made[name, int8] = export_detector(config, checkpoint, out, name, batch=3, int8=int8)
         return made[name, int8]
 
     return export
@@ -128,7 +126,6 @@ def test_more_loss_than_is_allowed_writes_nothing(scores, accepted, trained, tmp
             on_validation_images(small_config(root)),
             checkpoint,
             tmp_path / 'model.onnx',
-            exporter='torchscript',
             int8=0.01,
         )
     assert list(tmp_path.iterdir()) == []
@@ -140,7 +137,7 @@ def test_ranges_are_measured_on_no_truncated_image(trained, tmp_path):
     image.write_bytes(image.read_bytes()[:1000])
     out = tmp_path / 'out.onnx'
     with pytest.raises(ExportError, match='does not pass the test pipeline') as error:
-        export_detector(small_config(root), trained[1], out, exporter='torchscript', int8=1)
+        export_detector(small_config(root), trained[1], out, int8=1)
     assert str(image) in str(error.value)
     assert '\n' not in str(error.value)
     assert not out.exists()
@@ -165,7 +162,7 @@ def no_validation_data(config):
         (no_annotations, {}, r'training data cannot be read: .*nowhere\.json'),
         (no_validation_data, {}, r'cannot be quantised: the config has no validation data'),
         (None, dict(int8=-0.1), r'must be at least 0, got -0\.1'),
-        (None, dict(mode='raw'), r"which mode 'raw' does not give"),
+        (None, dict(outputs='head'), r'which --outputs head does not give'),
         (None, dict(format='ncnn'), r'not offered for ncnn: leave out --int8, or .*openvino'),
     ],
 )
@@ -175,7 +172,7 @@ def test_refusals_write_nothing(trained, tmp_path, change, options, message):
     if change is not None:
         change(config)
     out = tmp_path / f'model{FORMATS[options.get("format", "onnx")].suffix}'
-    options = dict(exporter='torchscript', int8=0.01) | options
+    options = dict(int8=0.01) | options
     with pytest.raises(ExportError, match=message):
         export_detector(config, checkpoint, out, **options)
     assert list(tmp_path.iterdir()) == []
@@ -186,7 +183,7 @@ def test_tool(trained, tmp_path, monkeypatch, pytestconfig, capsys):
     on_validation_images(small_config(root)).dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
     command = ['export.py', 'config.py', checkpoint, 'new/int8.onnx', '--int8', 0.4]
-    command += ['--exporter', 'torchscript', '--prune', 1]
+    command += ['--prune', 1]
     monkeypatch.setattr('sys.argv', list(map(str, command)))
     runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     output = capsys.readouterr().out

@@ -17,7 +17,7 @@ def test_detections_are_those_of_mmdet(name, min_side, monkeypatch):
     detector = build(name)
     head = detector.bbox_head
     head.test_cfg.update(min_bbox_size=min_side, nms_pre=300)
-    network = ExportNetwork(detector, 'nms', PREPROCESSING, select=False)
+    network = ExportNetwork(detector, 'detections', PREPROCESSING, select=False)
     outputs = random_outputs(detector)
     monkeypatch.setattr(detector, 'forward', lambda images, mode: outputs)
     with torch.no_grad():

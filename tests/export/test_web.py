@@ -81,7 +81,7 @@ def test_the_tool_writes_a_page(untrained, package, tmp_path, monkeypatch, pytes
     Path('page').mkdir()
     Path('page/main.js').write_text('old')
     command = f'tool config.py {checkpoint} page --format web --exporter torchscript'
-    command += f' --tolerance inf --onnxruntime-web {package}'
+    command += f' --no-check --onnxruntime-web {package}'
     monkeypatch.setattr('sys.argv', command.split())
     runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     output = capsys.readouterr().out

@@ -51,7 +51,7 @@ def page(runtime, trained, tmp_path_factory):
     config = small_config(root)
     # So that it finds something in cells, too, which it has never seen.
     config.model.test_cfg.score_thr = 0.01
-    export_detector(config, checkpoint, out, 'web', exporter='torchscript')
+    export_detector(config, checkpoint, out, 'web')
     return out
 
 
@@ -148,7 +148,7 @@ def test_models_are_read_as_in_python(run_node, tmp_path):
             )
         )
     )
-    assert answers[1][1] == "The model has the mode 'raw': export it with mode 'nms'"
+    assert answers[1][1] == 'The model gives raw: export it with --outputs detections'
     assert answers[2] == answers[0]
     assert answers[3][1].endswith('export it with model.test_cfg.min_bbox_size=0')
     for found, error in answers[4:]:

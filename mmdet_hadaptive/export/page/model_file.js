@@ -64,7 +64,7 @@ export function readMetadata(content) {
     throw new Error(`The model is damaged (${error.message}): ${REMEDY}`);
   }
   if ('mode' in metadata && metadata.mode !== 'nms') {
-    throw new Error(`The model has the mode '${metadata.mode}': export it with mode 'nms'`);
+    throw new Error(`The model gives ${metadata.mode}: export it with --outputs detections`);
   }
   if (!NEEDED.every((key) => key in metadata)) {
     throw new Error(`The model is damaged, or was not written by tools/export.py: ${REMEDY}`);
