@@ -1,7 +1,6 @@
 """Reads and writes images."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,7 @@ IMAGE_SUFFIXES = WRITTEN_SUFFIXES | _OTHER_SUFFIXES
 # A marker of a JPEG: neither data (a zero follows), a restart within them, nor filler before one.
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 _END = 0xD9
-_WITHOUT_LENGTH = (0x01, 0xD8, _END)
+_WITHOUT_LENGTH = (0x01, 0xD8)
 
 
 def is_image(file: Path) -> bool:
@@ -69,7 +68,7 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
     if not content:
         return None, 'empty: replace it'
     broken = 'truncated, or no image that OpenCV reads: replace it'
-    if content.startswith(b'\xff\xd8') and all(kind != _END for kind, _ in jpeg_markers(content)):
+    if content.startswith(b'\xff\xd8') and not _has_end(content):
         return None, broken
     pixels = np.frombuffer(content, np.uint8)
     try:
@@ -105,22 +104,17 @@ def describe_depth(dtype: str) -> str:
     )
 
 
-def jpeg_markers(content: bytes) -> Iterator[tuple[int, int]]:
-    """Walks through the segments of a JPEG file, and not into them.
-
-    Args:
-        content: The bytes of the file.
-
-    Yields:
-        The second byte of each marker, and the position behind the marker.
-    """
+def _has_end(jpeg: bytes) -> bool:
+    """Whether a JPEG has its end marker: not that of a thumbnail, whatever follows it."""
     position = 2
-    while marker := _MARKER.search(content, position):
+    while marker := _MARKER.search(jpeg, position):
         position = marker.end()
-        kind = content[position - 1]
-        yield kind, position
+        kind = jpeg[position - 1]
+        if kind == _END:
+            return True
         if kind not in _WITHOUT_LENGTH:
-            position += int.from_bytes(content[position : position + 2], 'big')
+            position += int.from_bytes(jpeg[position : position + 2], 'big')
+    return False
 
 
 def write_image(file: Path, image: np.ndarray) -> None:

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from hadaptive_runtime import ExportError
-from hadaptive_runtime.images import describe_refusal, is_image, jpeg_markers, read_image
+from hadaptive_runtime.images import describe_refusal, is_image, read_image
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLOURS = np.dstack([GREY, GREY.T, GREY[::-1]])
@@ -72,13 +72,3 @@ def test_images_are_known_by_suffix_or_content(tmp_path):
         assert is_image(tmp_path / name) == expected
     (tmp_path / 'd.txt').write_text('text')
     assert not is_image(tmp_path / 'd.txt')
-
-
-def test_segments_of_a_jpeg():
-    # With fill bytes before a marker, and a segment that holds what looks like markers.
-    content = b'\xff\xd8' + b'\xff\xff\xff\xe1\x00\x06\xff\xd9\xff\xda' + b'\xff\xda\x00\x02data'
-    content += b'\xff\x00\xff\xd0more\xff\xd9'
-    kinds = [kind for kind, _ in jpeg_markers(content)]
-    assert kinds == [0xE1, 0xDA, 0xD9]
-    (_, position), *_ = jpeg_markers(content)
-    assert content[position : position + 4] == b'\x00\x06\xff\xd9'
