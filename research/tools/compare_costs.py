@@ -49,7 +49,7 @@ def main() -> None:
         help='keeps what --formats exports, and takes what is there, however old',
     )
     parser.add_argument(
-        '--processor-time',
+        '--cpu-time',
         action='store_true',
         help="of --formats, not the clock's: for one thread on a busy machine",
     )
@@ -124,7 +124,7 @@ def compare_runtimes(
             if not args.rounds:
                 raise SystemExit(f'exported into {args.exported}')
             times, failures = measure_formats(
-                files, entries, args.threads, args.rounds, args.processor_time
+                files, entries, args.threads, args.rounds, args.cpu_time
             )
         except (ExportError, OSError) as error:
             raise SystemExit(f'error: {error}') from error
