@@ -30,7 +30,7 @@ def time_in_turn(
     rounds: int,
     whole: bool = True,
     failures: dict[str, ExportError] | None = None,
-    processor_time: bool = False,
+    cpu_time: bool = False,
 ) -> dict[str, list[float]]:
     """Times exported detectors by turns, so that whatever slows the machine down slows all.
 
@@ -44,7 +44,7 @@ def time_in_turn(
         rounds: Timed calls of each, at least 1.
         whole: Whether detections are chosen as well, where that is not a part of the network.
         failures: If given, gets by name why a file cannot be run, which is left out.
-        processor_time: Whether the seconds are those in which a processor worked for the process,
+        cpu_time: Whether the seconds are those in which a processor worked for the process,
             all threads together; on a busy machine they say more than the clock's.
 
     Returns:
@@ -63,7 +63,7 @@ def time_in_turn(
         for number, (name, file) in enumerate(files.items()):
             stem = folder / str(number)
             np.save(stem.with_suffix('.npy'), inputs[name])
-            arguments = [threads, int(whole), int(processor_time)]
+            arguments = [threads, int(whole), int(cpu_time)]
             process = stack.enter_context(_Process(file, stem, arguments))
             # One after the other: what is loaded at the same time needs memory at the same time.
             try:
@@ -171,8 +171,8 @@ def _serve(
 
 def _main() -> None:
     file, inputs, *options = sys.argv[1:]
-    threads, whole, processor_time = map(int, options)
-    clock = time.process_time if processor_time else time.perf_counter
+    threads, whole, cpu_time = map(int, options)
+    clock = time.process_time if cpu_time else time.perf_counter
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     # Some runtimes print.
     os.dup2(2, 1)

@@ -52,7 +52,7 @@ def benchmark_exported(
     work_dir: Path,
     threads: int = 1,
     rounds: int = 50,
-    processor_time: bool = False,
+    cpu_time: bool = False,
 ) -> list[ExportedCosts]:
     """Evaluates exported detectors and times them in turn, on the first of the test images.
 
@@ -65,7 +65,7 @@ def benchmark_exported(
         work_dir: Gets MMEngine's logs.
         threads: How many compute; ExecuTorch takes as many as there are cores.
         rounds: Timed images of each.
-        processor_time: Whether the times are the processor's, see
+        cpu_time: Whether the times are CPU times, see
             :func:`~hadaptive_runtime.timing.time_in_turn`.
 
     Returns:
@@ -89,7 +89,7 @@ def benchmark_exported(
         set_input_size(resized, *preprocessing.resize)
         inputs[name] = preprocessing.canvas(run_pipeline(resized, image))[None]
     times = time_in_turn(
-        {str(file): file for file in files}, inputs, threads, rounds, processor_time=processor_time
+        {str(file): file for file in files}, inputs, threads, rounds, cpu_time=cpu_time
     )
     seconds = {name: np.array(values) for name, values in times.items()}
     first = seconds[str(files[0])]

@@ -72,7 +72,7 @@ def measure_formats(
     entries: Iterable[Entry],
     threads: int,
     rounds: int,
-    processor_time: bool = False,
+    cpu_time: bool = False,
 ) -> tuple[Times, list[str]]:
     """Times exported detectors by turns, each in a process of its own, one image at a time.
 
@@ -81,7 +81,7 @@ def measure_formats(
         entries: The entries that were exported.
         threads: How many compute.
         rounds: Timed calls of each.
-        processor_time: Whether the times are the processor's, see
+        cpu_time: Whether the times are CPU times, see
             :func:`~hadaptive_runtime.timing.time_in_turn`.
 
     Returns:
@@ -102,7 +102,7 @@ def measure_formats(
         rounds,
         whole=False,
         failures=failures,
-        processor_time=processor_time,
+        cpu_time=cpu_time,
     )
     times = {keys[text]: values for text, values in seconds.items()}
     return times, [str(error) for error in failures.values()]
