@@ -10,7 +10,7 @@ from torch import nn
 
 from mmdet_hadaptive.models import ARCHITECTURES, HadaptiveNet
 from mmdet_hadaptive.models.architectures import ach, conv, ghost, inverted_residual
-from research.distillation import linear_classifier, train
+from research.distillation import draw_progress, linear_classifier, train
 from research.distillation.students import Student, Targets, distillation_loss, fit_size
 from research.distillation.teacher import EMBEDDING, MAP_CHANNELS
 
@@ -177,3 +177,15 @@ def test_a_linear_classifier_finds_what_separates_and_nothing_else():
     assert linear_classifier.accuracy(x, classes, training) < 0.5
     x[torch.arange(160), classes] += 8
     assert linear_classifier.accuracy(x, classes, training) > 0.95
+
+
+def test_the_progress_is_drawn(args, monkeypatch):
+    run = train.Distillation(args)
+    for views in (100, 200):
+        run.views = views
+        run.note(**{f'tiny/{term}': 1 / views for term in ('kl', 'map16', 'map32')})
+    picture = args.out / 'picture.png'
+    words = ['draw_progress.py', str(args.out / 'progress.jsonl'), str(picture)]
+    monkeypatch.setattr('sys.argv', words)
+    draw_progress.main()
+    assert picture.stat().st_size > 1000
