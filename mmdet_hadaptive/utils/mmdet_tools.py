@@ -146,7 +146,13 @@ def _set_local_rank() -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     """Checks what a training or test is asked for, and adds what it needs to its arguments."""
     _require_file(arguments.config, 'config')
-    config = Config.fromfile(arguments.config)
+    try:
+        config = Config.fromfile(arguments.config)
+    except FileNotFoundError as error:
+        # A config that is inherited.
+        raise SystemExit(
+            f'error: {arguments.config} cannot be read, {error}: correct its _base_'
+        ) from error
     config.merge_from_dict(arguments.cfg_options or {})
     options: dict[str, Any] = {}
     if 'checkpoint' in arguments:

@@ -85,7 +85,7 @@ def config(shapes, tmp_path):
     path = tmp_path / 'recorded.py'
     path.write_text(f"""
 _base_ = {str(SHAPES)!r}
-custom_imports = dict(imports=['mmdet_hadaptive', 'rank_recorder', 'fast_mmengine'])
+custom_imports = dict(imports=['mmdet_hadaptive', 'rank_recorder'])
 custom_hooks = [*_base_.custom_hooks, dict(type='RankRecorder')]
 train_dataloader = dict(batch_size=2, num_workers=0)
 val_dataloader = dict(num_workers=0, persistent_workers=False)

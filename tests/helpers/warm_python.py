@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 
 MODULES = (
-    'fast_mmengine',
     *(
         f'mmdet.{name}'
         for name in ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
