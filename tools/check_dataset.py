@@ -7,6 +7,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mmdet_hadaptive.datasets.check_config import NOT_CHECKED, check_config
+from mmdet_hadaptive.utils.installation import silence_pkg_resources
 
 
 def main() -> None:
@@ -15,6 +16,7 @@ def main() -> None:
     parser.add_argument('config', help='a detection config with data sets in COCO format')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
+    silence_pkg_resources()
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))

@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmdet_hadaptive.export import EXPORTERS, FORMATS, OUTPUTS, ExportError, export_detector
+from mmdet_hadaptive.utils.installation import silence_pkg_resources
 
 
 def batch_size(text: str) -> int | None:
@@ -109,6 +110,7 @@ def main() -> None:
         help='settings that override those of the config, as KEY=VALUE',
     )
     args = vars(parser.parse_args())
+    silence_pkg_resources()
     try:
         config = Config.fromfile(args.pop('config'))
         config.merge_from_dict(args.pop('cfg_options'))

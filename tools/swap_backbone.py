@@ -11,6 +11,7 @@ from mmengine.runner import set_random_seed
 
 from mmdet_hadaptive.models import ARCHITECTURES
 from mmdet_hadaptive.swap import swap_backbone
+from mmdet_hadaptive.utils.installation import silence_pkg_resources
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
         '--size', type=int, default=256, help='side length of the random images, a multiple of 32'
     )
     args = parser.parse_args()
+    silence_pkg_resources()
     name = args.source.split('::')[-1].split('/')[-1].removesuffix('.py')
     out = args.out or Path(f'{name}_hadaptive-{args.arch}.py')
     # The same command prints the same figures.

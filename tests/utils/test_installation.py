@@ -1,8 +1,11 @@
 import os
 import re
+import warnings
 from importlib.metadata import version
 
 import pytest
+
+from mmdet_hadaptive.utils import installation
 
 
 @pytest.fixture
@@ -133,3 +136,13 @@ def test_the_message_lists_all_versions(fake):
     output = fake(mmdet=('2.28.2', ''))
     assert f'torch {version("torch")}' in output
     assert 'mmengine' in output.split('found:')[1].split('\n')[0]
+
+
+def test_tools_hide_the_warning_of_pkg_resources():
+    message = 'pkg_resources is deprecated as an API. See https://setuptools.pypa.io'
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        installation.silence_pkg_resources()
+        for text in (message, 'another one'):
+            warnings.warn(text, UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ['another one']
