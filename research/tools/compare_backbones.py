@@ -21,16 +21,16 @@ from ..benchmark.prepared_data import (
 )
 from ..markdown import markdown_table
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+ROOT = Path(__file__).resolve().parents[2]
 # The first is what the others are compared with.
 DETECTORS = [
-    CONFIGS / f'{name}_8xb24-600e_coco.py'
+    ROOT / f'{name}_8xb24-600e_coco.py'
     for name in (
-        'ssdlite/ssdlite_hadaptive-s-ir',
-        'ssdlite/ssdlite_hadaptive-s',
-        'baselines/ssdlite_mobilenetv3-large',
-        'baselines/ssdlite_mobilenetv4-conv-small',
-        'baselines/ssdlite_ghostnet',
+        'configs/ssdlite/ssdlite_hadaptive-s-ir',
+        'configs/ssdlite/ssdlite_hadaptive-s',
+        'research/configs/baselines/ssdlite_mobilenetv3-large',
+        'research/configs/baselines/ssdlite_mobilenetv4-conv-small',
+        'research/configs/baselines/ssdlite_ghostnet',
     )
 ]
 
