@@ -14,13 +14,17 @@ from mmdet_hadaptive.utils.files import write_whole
 def main() -> None:
     """Writes the converted checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path)
-    parser.add_argument('out', type=Path)
+    parser.add_argument('source', type=Path, help="checkpoint of the authors' release")
+    parser.add_argument('out', type=Path, help='checkpoint to write')
     parser.add_argument(
-        '--arch', choices=sorted(PUBLISHED_ARCHITECTURES), help='recognised if not given'
+        '--arch',
+        choices=sorted(PUBLISHED_ARCHITECTURES),
+        help='architecture of the network (default: the tool recognises it)',
     )
     parser.add_argument(
-        '--with-head', action='store_true', help="with the head, as MMPretrain's classifiers"
+        '--with-head',
+        action='store_true',
+        help="convert the head of the classifier, too, in the form of MMPretrain's classifiers",
     )
     args = parser.parse_args()
     if not args.source.is_file():

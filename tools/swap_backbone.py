@@ -17,11 +17,28 @@ from mmdet_hadaptive.utils.installation import silence_pkg_resources
 def main() -> None:
     """Writes the config and prints what the swap costs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='a config file, or mmdet::folder/name.py')
-    parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='small')
-    parser.add_argument('--out', type=Path, help='default: SOURCE_hadaptive-ARCH.py, here')
     parser.add_argument(
-        '--size', type=int, default=256, help='side length of the random images, a multiple of 32'
+        'source',
+        help='config of the detector: a file, or one of MMDetection as mmdet::FOLDER/NAME.py',
+    )
+    parser.add_argument(
+        '--arch',
+        choices=sorted(ARCHITECTURES),
+        default='small',
+        help='architecture of the new backbone (default: small)',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='config to write; it must not exist (default: SOURCE_hadaptive-ARCH.py in the current '
+        'folder)',
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        default=256,
+        help='side length in pixels of the random images on which the detector is tried, a '
+        'multiple of 32 (default: 256)',
     )
     args = parser.parse_args()
     silence_pkg_resources()

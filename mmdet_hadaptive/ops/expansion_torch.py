@@ -1,8 +1,17 @@
 """The expansion of Adaptive Cross-Hadamard by torch's operations, as few and large as possible.
 
-The selected channels stand on a circle: row (d - 1) s + i holds the product of the channels i and
-(i + d) mod s, for d = 1..s // 2. So the second factors of all rows are one view of the channels
-and need no copy. For an even s the last s / 2 rows are products that are there already.
+For one image u (C, H, W) of which s channels are selected it equals::
+
+    z = u[indices] * scale[:, None, None]
+    first, second = torch.triu_indices(s, s, 1)
+    bounded = F.softsign(alpha * z[first] * z[second])
+    products = bounded * weight[:, None, None] + bias[:, None, None]
+    y = torch.cat([u, products])
+
+The functions below compute it with fewer passes over the memory. The selected channels stand on a
+circle: row (d - 1) s + i holds the product of the channels i and (i + d) mod s, for
+d = 1..s // 2. So the second factors of all rows are one view of the channels and need no copy. For
+an even s the last s / 2 rows are products that are there already.
 """
 
 from collections.abc import Iterator

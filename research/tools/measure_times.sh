@@ -1,7 +1,7 @@
 #!/bin/bash
-# Measures every published time of the detectors that are compared: README's table, and those of
-# research/reports/benchmark.md and docs/export.md, with the picture of accuracy over time. From the
-# root of a clone, on a machine that does nothing else, about 20 minutes:
+# Measures every published time of the detectors that are compared: README's table, those of
+# research/reports/benchmark.md and research/reports/export.md, and the picture of accuracy over
+# time. From the root of a clone, on a machine that does nothing else, about 20 minutes:
 #
 #     research/tools/measure_times.sh [FOLDER] [TABLE...]
 #
@@ -56,14 +56,14 @@ PYTHON
         --rounds 30 --results "$out/means.jsonl" --picture "$out/backbones_accuracy.png"
 }
 
-runtimes() { # docs/export.md, two threads, seven minutes
+runtimes() { # research/reports/export.md, two threads, seven minutes
     compare runtimes ${ours}-{s,s-ir,m,m-ir,l,l-ir}_$end.py \
         ${others}_{mobilenetv2,mobilenetv3-large,mobilenetv4-conv-small,ghostnet}_$end.py \
         --reference ssdlite_mobilenetv2_$end --prune ssdlite_hadaptive-s_$end \
         --formats onnx openvino ncnn opencv --rounds 50 --exported "$out/exported"
 }
 
-one-thread() { # docs/export.md, one thread, ten minutes
+one-thread() { # research/reports/export.md, one thread, ten minutes
     local formats=(onnx openvino ncnn opencv)
     for format in executorch litert; do
         "$python" -c "import ${format/litert/litert_torch}" 2>/dev/null && formats+=($format)
@@ -71,7 +71,7 @@ one-thread() { # docs/export.md, one thread, ten minutes
     compare one-thread ${ours}-{s,m,l}_$end.py \
         ${others}_{mobilenetv2,mobilenetv3-large,mobilenetv4-conv-small,ghostnet}_$end.py \
         --reference ssdlite_mobilenetv2_$end --prune ssdlite_hadaptive-s_$end \
-        --formats "${formats[@]}" --threads 1 --rounds 10 --processor-time --exported "$out/exported"
+        --formats "${formats[@]}" --threads 1 --rounds 10 --cpu-time --exported "$out/exported"
 }
 
 for table in "${tables[@]}"; do
