@@ -258,6 +258,8 @@ def _print_note(text: str) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.out.exists() and not args.out.is_dir():
+        raise ExportError(f'{args.out} is not a folder: name one with --out')
     sources = find_sources(args.source, args.out, args.recursive)
     save = tuple(dict.fromkeys(args.save))
     # What cannot work is refused before the detector is loaded.

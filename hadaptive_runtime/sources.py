@@ -61,10 +61,13 @@ def find_sources(sources: Sequence[str], out: Path, recursive: bool = False) -> 
         elif path.is_file():
             if not is_image(path) and path.stat().st_size:
                 raise ExportError(
-                    f'{path} is neither an image nor a video: name images, folders, videos or '
-                    f'streams; if it lists them, one in a line, write @{path}'
+                    f'{path} is neither an image nor a video that OpenCV reads: convert it to PNG '
+                    f'or MP4; if it lists files, one in a line, write @{path}'
                 )
             found.images[path] = path.name
+        elif not path.exists() and not _is_stream(source):
+            # A link, as patterns find them.
+            raise ExportError(f'{source} leads to a file that does not exist: correct the link')
         else:
             stream = int(source) if source.isdecimal() else source
             found.videos[stream] = _stream_name(source)

@@ -65,6 +65,8 @@ class VideoSource:
         start = time.perf_counter()
         frame, seconds, number = self._first, 0.0, 0
         clock = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        # A part of the announced length, where it is not 0.
+        begin = max(clock, 0.0)
         is_read = True
         while is_read:
             yield frame, seconds
@@ -80,7 +82,7 @@ class VideoSource:
         shown = hide_password(self.source)
         if self.is_live:
             self.note = f'{shown} ended by itself after {number} frames'
-        elif seconds < (1 - _SLACK) * self._length:
+        elif begin + seconds < (1 - _SLACK) * self._length:
             self.note = (
                 f'{shown} announces {self._length:.1f} seconds and ends after {seconds:.1f} '
                 f'({number} frames): all of these are predicted; if there should be more, the file '

@@ -174,7 +174,7 @@ def test_lists_and_patterns(tmp_path, main, capsys):
     (tmp_path / 'list.txt').write_text('images/1.png\nimages/2.png\n')
     main('@list.txt', 'images/3.png')
     assert capsys.readouterr().out.startswith('images: 3, ')
-    with pytest.raises(SystemExit, match=r'list\.txt is neither an image nor a video.*@list\.txt'):
+    with pytest.raises(SystemExit, match=r'list\.txt is neither an image nor a video.*@list\.txt$'):
         main('list.txt')
     with pytest.raises(SystemExit, match=r'images/7\?\.png: no such image'):
         main('images/7?.png')
@@ -199,6 +199,9 @@ def test_cameras_and_streams(tmp_path, source, key, name):
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ExportError, match=r'nowhere\.jpg: no such image, folder, video'):
         find_sources(['nowhere.jpg'], tmp_path)
+    (tmp_path / 'link.jpg').symlink_to('nowhere')
+    with pytest.raises(ExportError, match=r'link\.jpg leads to a file that does not exist: corr'):
+        find_sources([str(tmp_path / '*.jpg')], tmp_path)
     write_images(tmp_path / 'images', 'sub/a.png')
     with pytest.raises(ExportError, match=r'and no video, but folders, 1 \(sub\): add --recursive'):
         find_sources([str(tmp_path / 'images')], tmp_path)

@@ -278,17 +278,20 @@ def test_times_of_frames_are_in_the_table(tmp_path, main, opened):
 
 
 @pytest.mark.parametrize(
-    ('rate', 'count', 'note'),
+    ('rate', 'count', 'begin', 'note'),
     [
         # As long as announced, whatever the number of frames.
-        (30, 176, ''),
-        (30, -2.8e17, ''),
-        (30, 360, 'note: given.mp4 announces 12.0 seconds and ends after 5.9 (60 frames): '),
+        (30, 176, 0, ''),
+        (30, -2.8e17, 0, ''),
+        (30, 3176, 100, ''),
+        (30, 360, 0, 'note: given.mp4 announces 12.0 seconds and ends after 5.9 (60 frames): '),
     ],
 )
-def test_what_containers_announce_is_a_guess(tmp_path, main, opened, rate, count, note, capsys):
+def test_what_containers_announce_is_a_guess(
+    tmp_path, main, opened, rate, count, begin, note, capsys
+):
     (tmp_path / 'given.mp4').touch()
-    opened(Frames(DENSE_THEN_RARE, rate, count))
+    opened(Frames([begin + time for time in DENSE_THEN_RARE], rate, count))
     main('given.mp4')
     said = capsys.readouterr().err
     assert said.startswith(note)
