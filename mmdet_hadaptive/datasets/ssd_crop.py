@@ -14,6 +14,8 @@ from .decoding import decode_image
 
 # As in MMDetection: so many crops are tried before another overlap is asked for.
 _NUM_TRIALS = 50
+# OpenCV 4 warps no image with a longer side.
+_MAX_WARPED = 32766
 
 
 @TRANSFORMS.register_module()
@@ -176,14 +178,26 @@ class LoadSSDCrop(BaseTransform):
                 [0, y_step, (y_step - 1) / 2 + y1 - top],
             ]
         )
+        border = dict(borderMode=cv2.BORDER_CONSTANT, borderValue=self.fill)
+        if max(image.shape) > _MAX_WARPED:
+            columns, x = _read_pixels(matrix[0, 0], matrix[0, 2], self.scale[0], image.shape[1])
+            rows, y = _read_pixels(matrix[1, 1], matrix[1, 2], self.scale[1], image.shape[0])
+            return cv2.remap(
+                image[rows][:, columns], *np.meshgrid(x, y), cv2.INTER_LINEAR, **border
+            )
         return cv2.warpAffine(
-            image,
-            matrix,
-            self.scale,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=self.fill,
+            image, matrix, self.scale, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border
         )
+
+
+def _read_pixels(
+    step: float, begin: float, count: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of an axis that an interpolation reads, and where it reads among these."""
+    places = begin + step * np.arange(count)
+    left = np.clip(np.floor(places), 0, length - 1)
+    pixels = np.unique([left, np.minimum(left + 1, length - 1)]).astype(np.intp)
+    return pixels, np.float32(np.searchsorted(pixels, left) + places - left)
 
 
 def _clip(boxes: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 import copy
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,7 +9,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from mmdet_hadaptive.datasets import LoadSSDCrop
+from mmdet_hadaptive.datasets import LoadSSDCrop, ssd_crop
 
 MEAN = (123.675, 116.28, 103.53)
 SCALE = (48, 40)
@@ -117,6 +118,21 @@ def test_same_draws_same_crop(monkeypatch, image_file, num_boxes):
         assert difference.max() <= 8
         assert difference.mean() < 0.5
     assert 8 < expanded < 22
+
+
+def test_images_too_large_for_opencv_to_warp(monkeypatch, image_file):
+    def crop(seed):
+        np.random.seed(seed)
+        return LoadSSDCrop(SCALE, MEAN, expand_prob=1.0)(annotated(image_file, 3))['img']
+
+    expected = [crop(seed) for seed in range(20)]
+    monkeypatch.setattr(ssd_crop, '_MAX_WARPED', SIZE[0] - 1)
+    monkeypatch.setattr(cv2, 'warpAffine', None)
+    for seed, image in enumerate(expected):
+        difference = np.abs(crop(seed).astype(int) - image)
+        # Positions are rounded to 1/32 of a pixel.
+        assert difference.max() <= 8
+        assert difference.mean() < 0.5
 
 
 def test_numbers_follow_from_the_seed(image_file):
