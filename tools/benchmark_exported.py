@@ -6,7 +6,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 
-from mmdet_hadaptive.export import benchmark_exported
+try:
+    from mmdet_hadaptive.export import benchmark_exported
+except ImportError as error:
+    raise SystemExit(f'error: {error}') from error
 
 
 def main() -> None:

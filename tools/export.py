@@ -5,8 +5,12 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmdet_hadaptive.export import EXPORTERS, FORMATS, OUTPUTS, ExportError, export_detector
 from mmdet_hadaptive.utils.installation import silence_pkg_resources
+
+try:
+    from mmdet_hadaptive.export import EXPORTERS, FORMATS, OUTPUTS, ExportError, export_detector
+except ImportError as error:
+    raise SystemExit(f'error: {error}') from error
 
 
 def batch_size(text: str) -> int | None:

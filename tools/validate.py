@@ -5,7 +5,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmdet_hadaptive.export import ExportError, evaluate_exported
+try:
+    from mmdet_hadaptive.export import ExportError, evaluate_exported
+except ImportError as error:
+    raise SystemExit(f'error: {error}') from error
 
 
 def main() -> None:

@@ -1,14 +1,25 @@
 """Detectors as files for other runtimes: checked against PyTorch, quantised, and evaluated."""
 
+from importlib import import_module
 from importlib.util import find_spec
 
-_missing = [name for name in ('onnx', 'onnxruntime', 'onnxscript') if find_spec(name) is None]
+from hadaptive_runtime import ExportError
+from hadaptive_runtime.errors import describe_error
+
+_PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
+_missing = [name for name in _PACKAGES if find_spec(name) is None]
 if _missing:
     raise ImportError(
         f'mmdet_hadaptive.export needs {", ".join(_missing)}: pip install {" ".join(_missing)}'
     )
-
-from hadaptive_runtime import ExportError  # noqa: E402
+for _name in _PACKAGES:
+    try:
+        import_module(_name)
+    except Exception as error:  # what fails in a library has any type
+        raise ImportError(
+            f'{_name} is installed but cannot be imported ({describe_error(error)}): install it '
+            f'again with pip install --force-reinstall {_name}'
+        ) from error
 
 from .benchmark_exported import ExportedCosts, benchmark_exported  # noqa: E402
 from .conversion import EXPORTERS  # noqa: E402

@@ -23,12 +23,12 @@ from .formats import FORMATS, check_request
 from .fuse import fuse_for_inference
 from .images import first_test_image, run_pipeline
 from .network import ExportNetwork, counts_image_pixels
+from .onnx_nms import describe_nms
 from .preprocessing import read_preprocessing, set_input_size
 from .prune import PruningReport, prune_products
 from .pytorch_evaluation import collect_on_training_images, make_evaluation
 from .quantization import QuantizationReport, check_tolerance, quantize_exported, training_images
 from .support import Outputs, check_support
-from .suppression import describe_nms
 from .web_page import read_web_page
 
 # Training images on which it is measured what products contribute.

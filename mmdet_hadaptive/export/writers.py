@@ -25,8 +25,8 @@ from hadaptive_runtime.model_file import encode_sidecar
 from .conversion import Conversion, convert_to_onnx
 from .model_file import encode_model
 from .network import ExportNetwork
+from .onnx_nms import append_nms
 from .portable import make_portable
-from .suppression import append_nms
 
 
 def write_onnx(

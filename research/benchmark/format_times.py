@@ -12,7 +12,7 @@ from hadaptive_runtime import ExportError, Preprocessing
 from hadaptive_runtime.timing import time_in_turn
 from mmdet_hadaptive.export import FORMATS, ExportNetwork
 from mmdet_hadaptive.export.conversion import Conversion
-from mmdet_hadaptive.export.suppression import describe_nms
+from mmdet_hadaptive.export.onnx_nms import describe_nms
 
 from .cost_comparison import Entry, describe_times
 

@@ -4,6 +4,7 @@ import json
 import os
 import runpy
 from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ from mmdet_hadaptive.layers import AdaptiveCrossHadamard
 
 from .conftest import on_training_images, small_config
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = {
     'onnx': [],
     'opencv': [],
@@ -118,6 +120,14 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
         import_package('broken_runtime')
     with pytest.raises(ExportError, match='absent_runtime is not installed: pip install absent_'):
         import_package('absent_runtime.core')
+
+
+def test_the_tool_names_a_runtime_that_cannot_be_imported(run, tmp_path):
+    (tmp_path / 'onnxruntime.py').write_text("raise OSError('libgomp.so.1: no such file')\n")
+    env = {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+    output = run(ROOT / 'tools/export.py', '--help', cwd=tmp_path, env=env, code=1)
+    assert 'Traceback' not in output
+    assert output.splitlines()[-1].startswith('error: onnxruntime is installed but cannot be')
 
 
 def test_executorch_writes_and_runs(tmp_path):

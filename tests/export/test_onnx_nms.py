@@ -7,7 +7,7 @@ import torch
 
 from hadaptive_runtime.suppression import choose_detections
 from mmdet_hadaptive.export import ExportNetwork
-from mmdet_hadaptive.export.suppression import append_nms, describe_nms
+from mmdet_hadaptive.export.onnx_nms import append_nms, describe_nms
 
 from .test_network import ATSS, FCOS, HEADS, PREPROCESSING, SIZE, build, random_outputs
 
