@@ -137,9 +137,3 @@ def test_exported_detectors_run_without_torch_and_mmdetection(path):
     assert path.read_text().count('\n') <= MAX_LINES
     allowed = {RUNTIME.name, 'numpy', 'cv2'} | RUNTIME_LIBRARIES.get(path.stem, set())
     assert libraries_of(path) <= allowed
-
-
-def test_who_uses_the_runtime_of_exported_detectors():
-    rooms = {room(path) for path in MODULES if RUNTIME.name in libraries_of(path)}
-    # Which images are read is said there, once for training and prediction.
-    assert rooms == {'datasets', 'export', 'preparation'}
