@@ -91,8 +91,8 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
         ),
         *error(
             'images have not 8 bits per channel',
-            'Convert them, or remove them from the annotation file',
-            found['deep'],
+            f'Convert them; {"".join(found["deep"][:1])}',
+            (place.partition(': ')[0] for place in found['deep']),
         ),
     ]
 

@@ -6,6 +6,7 @@ floating point (no sine, no library rasteriser), so that every machine gets the 
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +100,32 @@ def make_shapes(root: str | Path, num_train: int, num_val: int, seed: int = 0) -
     description = dict(
         description='mmdet_hadaptive shapes', seed=seed, num_train=num_train, num_val=num_val
     )
-    marker = root / 'annotations' / 'instances_val.json'
     if root.exists():
-        if marker.is_file() and json.loads(marker.read_text()).get('info') == description:
+        if _is_drawn(root, description):
             return root
         raise FileExistsError(
             f'{root} exists and is not the shapes data set with {description}: remove it or '
             'choose another folder'
         )
-    partial = root.with_name(root.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / 'annotations').mkdir(parents=True)
-    for split, count in (('train', num_train), ('val', num_val)):
-        _write_split(partial, split, count, seed, description)
-    partial.rename(root)
+    # Several processes may draw the same set at once; the first one's is taken.
+    partial = root.with_name(f'{root.name}.{uuid.uuid4().hex}.partial')
+    try:
+        (partial / 'annotations').mkdir(parents=True)
+        for split, count in (('train', num_train), ('val', num_val)):
+            _write_split(partial, split, count, seed, description)
+        try:
+            partial.rename(root)
+        except OSError:
+            if not _is_drawn(root, description):
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return root
+
+
+def _is_drawn(root: Path, description: dict[str, Any]) -> bool:
+    marker = root / 'annotations' / 'instances_val.json'
+    return marker.is_file() and json.loads(marker.read_text()).get('info') == description
 
 
 def _write_split(

@@ -88,5 +88,12 @@ def to_coco(
         *note(
             'boxes are there more than once, with the same class', 'One of each is kept', repeated
         ),
-        *note('boxes reach beyond their image', 'They are clipped', clipped),
+        *note(
+            'boxes reach beyond their image',
+            'They are clipped; if it is most of the boxes, their numbers may mean something else, '
+            'say corners in place of width and height'
+            if len(clipped) > len(coco['annotations']) / 2
+            else 'They are clipped',
+            clipped,
+        ),
     ]

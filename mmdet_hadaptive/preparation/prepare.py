@@ -194,7 +194,11 @@ def _read_usable(
         [
             *labeled.findings,
             *note('images are empty, truncated or no images', 'They are left out', unreadable),
-            *note('images have not 8 bits per channel', 'They are left out', deep),
+            *note(
+                'images have not 8 bits per channel',
+                f'They are left out; {"".join(deep[:1])}',
+                (place.partition(': ')[0] for place in deep),
+            ),
             *note(
                 'images have another size (width, height) than their annotation names',
                 'They are left out, as nobody knows what the boxes refer to; if width and height '

@@ -17,6 +17,7 @@ from hadaptive_runtime.images import IMAGE_SUFFIXES
 from .annotations import PreparationError
 
 _JPEGS = ('.jpg', '.jpeg')
+_IMAGE_FOLDER = re.compile('image|img|photo', re.IGNORECASE)
 # What programs leave beside the files of a user: the Finder and its archives, Synology, Windows.
 # Names with a dot in front are hidden as well: .ipynb_checkpoints, ._photo.jpg, .git, .Trash.
 _PROGRAMS_OWN = ('__MACOSX', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
@@ -135,9 +136,10 @@ class SourceFolder:
     def find(
         self, annotation: Path, name: str | None = None, split: str | None = None
     ) -> Path | None:
-        """The image that a name means; of several in :meth:`find_all` the only JPEG, or None.
+        """The image that a name means; None if there is none, or several.
 
-        Masks have the name of their photo, and are never JPEGs.
+        Masks have the name of their photo. Of several images in :meth:`find_all` the photo is the
+        only one in a folder that is called after images, or the only JPEG.
 
         Args:
             annotation: The file that names the image.
@@ -145,6 +147,8 @@ class SourceFolder:
             split: The split, as for :meth:`find_all`.
         """
         found = self.find_all(annotation, name, split)
+        if len(found) > 1:
+            found = [path for path in found if _IMAGE_FOLDER.search(path.parent.name)] or found
         if len(found) > 1:
             found = [path for path in found if path.suffix.lower() in _JPEGS]
         return found[0] if len(found) == 1 else None

@@ -119,13 +119,16 @@ def refuse_yolo(source: SourceFolder) -> str | None:
         The first line of an image's text file that is not as it should be, and the reason; an
         empty text if one is as it should be, and None if no text file belongs to an image.
     """
-    reason = None
-    for label in _pair(source)[0].values():
+    labels = _pair(source)[0].values()
+    reason = f'all {len(labels)} text files of images are empty' if labels else None
+    is_first = True
+    for label in labels:
         for number, line in _read_lines(label):
             try:
                 _parse_line(line, False, ())
             except ValueError as error:
-                reason = reason or f'{label}:{number}: {error}'
+                reason = f'{label}:{number}: {error}' if is_first else reason
+                is_first = False
             else:
                 return ''
     return reason
@@ -203,8 +206,9 @@ def _parse_line(
     """
     words = line.split()
     shown = repr(line if len(line) <= 60 else f'{line[:60]}...')
-    if ',' in line:
-        what = 'decimal commas, write points' if len(words) > 4 else 'commas, write spaces'
+    if ',' in line or ';' in line:
+        is_decimal = len(words) > 4 and ';' not in line
+        what = 'decimal commas, write points' if is_decimal else 'commas, write spaces'
         raise ValueError(f'{shown} has {what}')
     if finite_number(words[0]) is None and (words[0] in names or not words[0][0].isdigit()):
         raise ValueError(f'{shown} begins with a name, write the number of the class')

@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ def write_whole(content: bytes | str, path: str | Path) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished = _name_unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open('wb') as file:
@@ -43,6 +44,14 @@ def write_whole(content: bytes | str, path: str | Path) -> None:
         raise OSError(
             error.errno, f'{message}: make room, make the folder writable, or choose another'
         ) from error
+
+
+def _name_unfinished(path: Path) -> Path:
+    name = path.name + UNFINISHED
+    # Most file systems allow names of so many bytes.
+    if len(os.fsencode(name)) > 255:
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + UNFINISHED
+    return path.with_name(name)
 
 
 def write_whole_folder(files: Mapping[str, bytes], folder: str | Path) -> None:

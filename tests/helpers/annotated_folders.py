@@ -60,6 +60,8 @@ def write_yolo(root, images=IMAGES):
 def write_coco(root, images=IMAGES):
     for split in ('train', 'valid'):
         chosen = [(n, i) for n, i in images.items() if n.startswith(split)]
+        if not chosen:
+            continue
         coco = dict(
             images=[],
             annotations=[],
@@ -97,3 +99,28 @@ def read_back(out, split):
     for item in coco['annotations']:
         boxes[files[item['image_id']]].append((names[item['category_id']], item['bbox']))
     return {Path(name).stem: value for name, value in boxes.items()}
+
+
+def write_flat(root, kind, number=10):
+    """So many images of a format in one folder, that names no split: p0, p1, ..."""
+    images = {f'train/p{i}': (80, 60, [(i % 2, 8, 6, 40, 30)]) for i in range(number)}
+    WRITERS[kind](root, images)
+    if kind == 'voc':
+        (root / 'train').rename(root / 'JPEGImages')
+        (root / 'Annotations').mkdir()
+        for path in (root / 'JPEGImages').glob('*.xml'):
+            path.rename(root / 'Annotations' / path.name)
+    if kind == 'yolo':
+        for name in ('images', 'labels'):
+            (root / 'train' / name).rename(root / name)
+        (root / 'train').rmdir()
+        (root / 'data.yaml').write_text('names: [cat, dog]\n')
+    if kind == 'coco':
+        (root / 'train/_annotations.coco.json').rename(root / 'all.json')
+        (root / 'train').rename(root / 'images')
+    return root
+
+
+def put(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

@@ -1,0 +1,261 @@
+"""Which files are read, and which image an annotation is about."""
+
+import json
+import os
+import shutil
+import unicodedata
+
+import cv2
+import numpy as np
+import pytest
+from annotated_folders import draw_image, put, write_flat, write_yolo
+
+from mmdet_hadaptive.preparation import PreparationError, prepare_dataset
+from mmdet_hadaptive.preparation.formats import read_folder
+from mmdet_hadaptive.preparation.source import SourceFolder
+
+
+def read(folder):
+    return read_folder(SourceFolder(folder), None, ())[1]
+
+
+def notes(labeled, words):
+    return [finding for finding in labeled.findings if words in finding.problem]
+
+
+def names(labeled):
+    return sorted(image.path.name for image in labeled.images)
+
+
+@pytest.mark.parametrize('kind', ['voc', 'yolo', 'coco'])
+def test_what_programs_hide_is_passed_over(tmp_path, kind):
+    write_flat(tmp_path, kind, 3)
+    kept = names(read(tmp_path))
+    copy = tmp_path.parent / f'{tmp_path.name}_copy'
+    shutil.copytree(tmp_path, copy)
+    for name in ('.ipynb_checkpoints', '__MACOSX', '@eaDir', '.Trash-1000'):
+        shutil.copytree(copy, tmp_path / name)
+    for path in [*tmp_path.rglob('*')]:
+        if path.is_file():
+            (path.parent / f'._{path.name}').write_bytes(b'\0\5\x16\7Mac OS X\xb0')
+    assert names(read(tmp_path)) == kept
+    # A folder that somebody names is none of them.
+    copy = copy.rename(tmp_path.parent / f'.{kind}')
+    assert names(read(copy)) == kept
+
+
+def test_yaml_files_of_others(tmp_path):
+    write_flat(tmp_path, 'yolo', 3)
+    for name, text in (
+        ('broken.yaml', 'a: [\n'),
+        ('two.yml', 'a: 1\n---\nb: 2\n'),
+        ('ci.yaml', 'names: {push: x}\n'),
+        ('jobs.yaml', 'names: [{push: x}]\n'),
+    ):
+        put(tmp_path / name, text)
+    (tmp_path / 'latin.yaml').write_bytes(b'names: [b\xf6se]')
+    labeled = read(tmp_path)
+    assert labeled.classes == ['cat', 'dog']
+    [finding] = notes(labeled, 'YAML files do not describe a data set')
+    assert len(finding.places) == 5
+    # Where one of them should have named the classes, the error says so.
+    (tmp_path / 'data.yaml').unlink()
+    with pytest.raises(PreparationError, match=r'are called.*broken.yaml: while parsing'):
+        read(tmp_path)
+
+
+def move(folder, pattern, rename):
+    for path in sorted(folder.rglob(pattern)):
+        path.rename(path.with_name(rename(path)))
+
+
+def number_xml(folder):
+    for path in folder.rglob('*.xml'):
+        put(path, path.read_text().replace('elsewhere.jpg', f'{path.stem}.png'))
+    move(folder, '*.xml', lambda path: f'00{path.name}')
+
+
+def encode_names(folder):
+    move(folder, '*.png', lambda path: f'my {path.name}')
+    for path in folder.rglob('*.xml'):
+        put(path, path.read_text().replace('elsewhere.jpg', f'my%20{path.stem}.png'))
+    move(folder, '*.xml', lambda path: f'00{path.name}')
+
+
+def write_capitals(folder):
+    move(folder, '*.png', lambda path: path.name.upper())
+    move(folder, '*.xml', lambda path: f'{path.stem}.XML')
+
+
+def decompose_accents(folder):
+    # As a Mac stores what others compose.
+    move(folder, '*.png', lambda path: unicodedata.normalize('NFD', 'é') + path.name)
+    move(folder, '*.xml', lambda path: unicodedata.normalize('NFC', 'é') + path.name)
+
+
+def change_suffix(folder):
+    for path in folder.rglob('*.png'):
+        path.rename(path.with_suffix('.jpg_large'))
+
+
+@pytest.mark.parametrize(
+    'change', [number_xml, encode_names, write_capitals, decompose_accents, change_suffix]
+)
+def test_an_annotation_finds_its_image(tmp_path, change):
+    write_flat(tmp_path, 'voc', 3)
+    change(tmp_path)
+    labeled = read(tmp_path)
+    assert [len(image.boxes) for image in labeled.images] == [1, 1, 1]
+    assert labeled.findings == []
+
+
+def test_coco_names_images_as_servers_do(tmp_path):
+    write_flat(tmp_path, 'coco', 3)
+    text = (tmp_path / 'all.json').read_text()
+    put(tmp_path / 'all.json', text.replace('"p', '"/data/local-files/?d=images/p'))
+    assert names(read(tmp_path)) == ['p0.png', 'p1.png', 'p2.png']
+
+
+@pytest.mark.parametrize('kind', ['voc', 'yolo', 'coco'])
+def test_an_image_that_nobody_reads_is_named(tmp_path, kind):
+    write_flat(tmp_path, kind, 3)
+    for path in tmp_path.rglob('p0.png'):
+        path.unlink()
+        path.with_suffix('.heic').write_bytes(b'what nobody reads')
+    labeled = read(tmp_path)
+    assert names(labeled) == ['p1.png', 'p2.png']
+    assert any('p0.heic cannot be read' in place for f in labeled.findings for place in f.places)
+    for path in tmp_path.rglob('*.png'):
+        path.unlink()
+    with pytest.raises(PreparationError, match=r'no images that can be read .*1 \.heic.*\.jpg'):
+        read(tmp_path)
+
+
+def test_an_annotation_that_names_another_image(tmp_path):
+    write_flat(tmp_path, 'voc', 3)
+    path = tmp_path / 'Annotations/p0.xml'
+    put(path, path.read_text().replace('elsewhere.jpg', 'p1.png'))
+    labeled = read(tmp_path)
+    assert names(labeled) == ['p0.png', 'p1.png', 'p2.png']
+    [finding] = notes(labeled, 'name another image')
+    assert finding.places == (f'{path}: p1.png',)
+
+
+@pytest.mark.parametrize('place', ['beside', 'folder'])
+def test_masks_are_no_photos_without_objects(tmp_path, place):
+    write_flat(tmp_path, 'yolo', 3)
+    for image in sorted(tmp_path.rglob('*.png')):
+        if place == 'beside':
+            cv2.imwrite(str(image.with_suffix('.jpg')), cv2.imread(str(image)))
+        else:
+            draw_image(tmp_path / 'masks' / image.name, 80, 60, 9)
+    # A photo without objects has a name of its own.
+    draw_image(tmp_path / 'images/empty.png', 80, 60, 10)
+    labeled = read(tmp_path)
+    suffix = 'jpg' if place == 'beside' else 'png'
+    assert names(labeled) == ['empty.png', *(f'p{i}.{suffix}' for i in range(3))]
+    assert all('masks' not in image.path.parts for image in labeled.images)
+    [finding] = notes(labeled, 'the name of one that has')
+    assert len(finding.places) == 3
+
+
+def test_images_without_objects_that_are_numbered_anew_in_each_split(tmp_path):
+    write_yolo(
+        tmp_path, {f'{split}/1': (80, 60, [(0, 8, 6, 40, 30)]) for split in ('train', 'val')}
+    )
+    (tmp_path / 'val/labels/1.txt').unlink()
+    assert [len(image.boxes) for image in read(tmp_path).images] == [1, 0]
+
+
+def rename_folders(folder):
+    (folder / 'images').rename(folder / 'photos')
+    (folder / 'labels').rename(folder / 'boxes')
+
+
+def add_suffix(folder):
+    move(folder, 'p*.txt', lambda path: f'{path.stem}.png.txt')
+
+
+def write_txt_capitals(folder):
+    move(folder, 'p*.txt', lambda path: f'{path.stem}.TXT')
+
+
+def write_utf16(folder):
+    for path in folder.rglob('p*.txt'):
+        path.write_text(path.read_text(), encoding='utf-16')
+
+
+@pytest.mark.parametrize('change', [rename_folders, add_suffix, write_txt_capitals, write_utf16])
+def test_a_text_file_finds_its_image(tmp_path, change):
+    write_flat(tmp_path, 'yolo', 3)
+    change(tmp_path)
+    labeled = read(tmp_path)
+    assert [len(image.boxes) for image in labeled.images] == [1, 1, 1]
+    assert labeled.findings == []
+
+
+def test_folders_of_cameras(tmp_path):
+    for camera, size in (('cam1', 80), ('cam2', 40)):
+        write_flat(tmp_path / camera, 'voc', 2)
+        for path in (tmp_path / camera).rglob('*.xml'):
+            put(path, path.read_text().replace('<width>80', f'<width>{size}'))
+        for kind in ('JPEGImages', 'Annotations'):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / camera / kind).rename(tmp_path / kind / camera)
+    found = {image.path.parent.name: image.size for image in read(tmp_path).images}
+    assert found == dict(cam1=(80, 60), cam2=(40, 60))
+
+
+def listed_twice(folder, **other):
+    write_flat(folder, 'coco', 3)
+    coco = json.loads((folder / 'all.json').read_text())
+    coco['images'].append(dict(coco['images'][0], id=7, **other))
+    # One box of the first entry again, and one more.
+    box = dict(coco['annotations'][0], image_id=7)
+    coco['annotations'] += [dict(box, id=8), dict(box, id=9, bbox=[50, 40, 20, 15])]
+    put(folder / 'all.json', json.dumps(coco))
+
+
+def test_an_image_that_a_file_lists_twice(tmp_path):
+    listed_twice(tmp_path / 'set')
+    result = prepare_dataset(tmp_path / 'set', tmp_path / 'out', val_fraction=0.4)
+    assert sum(boxes for _, boxes in result.counts.values()) == 4
+    [finding] = notes(result, 'images are listed more than once')
+    assert finding.places == (f'{tmp_path}/set/all.json: p0.png, ids 0 and 7',)
+    listed_twice(tmp_path / 'other', width=60, height=80)
+    message = 'images 0 and 7 for one file, and they do not agree .p0.png with 80 x 60, p0.png with'
+    with pytest.raises(PreparationError, match=message):
+        read(tmp_path / 'other')
+
+
+def test_an_image_in_two_files(tmp_path):
+    write_flat(tmp_path / 'set', 'coco')
+    shutil.copy(tmp_path / 'set/all.json', tmp_path / 'set/ben.json')
+    with pytest.raises(PreparationError, match=r'p0.png, in .*all.json and .*ben.json: name'):
+        prepare_dataset(tmp_path / 'set', tmp_path / 'out')
+
+
+def test_a_folder_that_cannot_be_entered_is_named(tmp_path, monkeypatch):
+    write_flat(tmp_path, 'voc', 3)
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('JPEGImages'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    with pytest.raises(PermissionError, match='JPEGImages'):
+        read(tmp_path)
+
+
+def test_images_with_other_than_8_bits(tmp_path):
+    write_flat(tmp_path / 'set', 'voc')
+    for path in sorted((tmp_path / 'set').rglob('*.png')):
+        if path.stem in ('p0', 'p1'):
+            cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * 16)
+    result = prepare_dataset(tmp_path / 'set', tmp_path / 'out')
+    assert sum(images for images, _ in result.counts.values()) == 8
+    [finding] = notes(result, 'images have not 8 bits')
+    assert 'p0.png: values of the type uint16' in finding.remedy
+    assert 'convertScaleAbs' in finding.remedy
