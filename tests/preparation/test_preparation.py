@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_hadaptive.preparation import PreparationError, prepare_dataset
+from mmdet_hadaptive.preparation import PreparationError, prepare_dataset, splitting
 from mmdet_hadaptive.preparation.source import SourceFolder
 from mmdet_hadaptive.preparation.splitting import group_near_duplicates, split_groups
 
@@ -353,6 +354,18 @@ def test_near_duplicates_are_like_the_first_of_their_group():
     assert group_near_duplicates([0, 0b111, 0b111111, 0xF << 40, 0]) == [[0, 1, 4], [2], [3]]
     # One bit too many, in each of the words.
     assert group_near_duplicates([0, sum(1 << (16 * i) for i in range(4))]) == [[0], [1]]
+
+
+def test_the_time_for_near_duplicates_rises_with_their_number(monkeypatch):
+    # All share three of four words, and none is like another: 200,000,000 comparisons in pairs.
+    monkeypatch.setattr(splitting, '_COMPARED', 8)
+    fingerprints = [
+        int(f'{i:016b}'.replace('0', '01').replace('1', '10'), 2) for i in range(20_000)
+    ]
+    start = time.process_time()
+    groups = group_near_duplicates([value << 16 | 0xFFFF for value in fingerprints])
+    assert time.process_time() - start < 5
+    assert sum(map(len, groups)) == 20_000
 
 
 def test_division_keeps_groups_whole():
