@@ -19,7 +19,6 @@ from mmengine.utils import get_installed_path
 from torch import distributed
 
 from .configs import walk
-from .files import write_whole
 from .installation import silence_pkg_resources
 from .safe_loading import UnreadableCheckpointError, name_unreadable_checkpoints
 
@@ -158,7 +157,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if 'checkpoint' in arguments:
         _check_checkpoint(config, arguments.checkpoint)
     else:
-        optimizer = 'AmpOptimWrapper' if arguments.amp else config.optim_wrapper.get('type')
+        optimizer = (
+            'AmpOptimWrapper' if arguments.amp else config.get('optim_wrapper', {}).get('type')
+        )
         if optimizer == 'AmpOptimWrapper' and get_device() == 'cpu':
             raise SystemExit(
                 'error: mixed precision needs a GPU, and torch finds none: leave out --amp, or set '
@@ -208,7 +209,7 @@ def _check_checkpoint(config: Config, checkpoint: str) -> None:
 
 
 def _find_checkpoint(arguments: argparse.Namespace, work_dir: Path, is_searched: bool) -> None:
-    """Makes ``last_checkpoint`` name a file that is there, also if the folder was moved."""
+    """Looks for what ``last_checkpoint`` names beside it, as the folder may have been moved."""
     if not is_searched:
         if arguments.resume:
             _require_file(arguments.resume, 'checkpoint')
@@ -220,7 +221,7 @@ def _find_checkpoint(arguments: argparse.Namespace, work_dir: Path, is_searched:
     beside = work_dir / Path(named).name
     if named and beside.is_file():
         print(f'note: {named} is not there, the training goes on from {beside}')
-        write_whole(str(beside.resolve()), pointer)
+        arguments.resume = str(beside)
         return
     there = sorted(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime)
     if named or there:

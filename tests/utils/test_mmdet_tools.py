@@ -135,8 +135,9 @@ def test_a_work_directory_that_was_moved_is_resumed(run_tool, tmp_path, in_confi
     if in_config:
         words, text = [], "optim_wrapper = dict(type='OptimWrapper')\nresume = True"
     words = [str(tmp_path / 'config.py'), '--work-dir', str(folder), *words]
-    run_tool(lambda arguments: None, *words, text=text)
-    assert (folder / 'last_checkpoint').read_text() == str(folder / 'epoch_3.pth')
+    resumed = []
+    run_tool(lambda arguments: resumed.append(arguments.resume), *words, text=text)
+    assert resumed == [str(folder / 'epoch_3.pth')]
 
 
 @pytest.mark.parametrize('pointer', [None, '', '/old/epoch_3.pth'])
