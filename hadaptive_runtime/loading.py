@@ -79,6 +79,11 @@ def _load_onnx(path: Path, threads: int | None) -> Detector:
         metadata = decode_metadata(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
         raise ExportError(f'{path} is damaged ({describe_error(error)}): {REMEDY}') from error
+    if 'classes' not in metadata:
+        sidecar = path.with_suffix('.json').name
+        raise ExportError(
+            f'{path} has neither metadata inside nor its metadata, {sidecar}, beside it: {REMEDY}'
+        )
     if metadata.get('mode', 'nms') != 'nms':
         raise ExportError(
             f'{path} has no detections as outputs, but {metadata["mode"]}: export it with '

@@ -120,7 +120,7 @@ def test_wrong_arguments(tmp_path, run, script, model):
     output = run(script, tmp_path, folder, cwd=tmp_path, code=1)
     assert f'{tmp_path} is a folder: name the model in it' in output
     other = constant_model(tmp_path / 'other.onnx', PREPROCESSING, mode='decoded')
-    assert 'export it with mode' in run(script, other, folder, cwd=tmp_path, code=1)
+    assert 'export it with --outputs detections' in run(script, other, folder, cwd=tmp_path, code=1)
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
