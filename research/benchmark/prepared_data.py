@@ -20,8 +20,10 @@ _TRAINING = """\
 _base_ = {base!r}
 
 # Averages over the same part of the training.
-custom_hooks = _base_.custom_hooks
-custom_hooks[-1].momentum *= {stretch}
+custom_hooks = [
+    dict(hook, momentum=hook['momentum'] * {stretch}) if hook['type'] == 'EMAHook' else hook
+    for hook in _base_.custom_hooks
+]
 train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(end={epochs}, T_max={epochs})
@@ -57,6 +59,12 @@ train_pipeline[3] = dict(
     hue_delta=9,
 )
 """
+_FASTER_AVERAGE = """\
+custom_hooks = [
+    dict(hook, momentum=hook['momentum'] * 3) if hook['type'] == 'EMAHook' else hook
+    for hook in custom_hooks
+]
+"""
 _AFFINE = """\
 train_pipeline.insert(
     2,
@@ -72,6 +80,9 @@ train_pipeline.insert(
 _SCRATCH = """\
 model = dict(backbone=dict(init_cfg=None))
 """
+_PUBLISHED = """\
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='hadaptive://small_distilled')))
+"""
 # What each recipe does otherwise than the first. 'hsv' is the template's.
 RECIPES = {
     'pretrained': '',
@@ -82,12 +93,13 @@ RECIPES = {
     'backbone-rate-0.1': _BACKBONE_RATE.format(share=0.1),
     'frozen-stages': 'model = dict(backbone=dict(frozen_stages=1))\n',
     'norm-eval': 'model = dict(backbone=dict(norm_eval=True))\n',
-    'faster-average': 'custom_hooks[-1].momentum *= 3\n',
+    'faster-average': _FASTER_AVERAGE,
     'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
     'expand-4': "train_pipeline[1]['expand_ratio'] = (1, 4)\n",
     'no-colour': 'del train_pipeline[3]\n',
     'hsv': _HSV,
     'hsv-scratch': _HSV + _SCRATCH,
+    'hsv-published': _HSV + _PUBLISHED,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
 }

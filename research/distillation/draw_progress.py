@@ -23,9 +23,9 @@ def main() -> None:
     figure = Figure(figsize=(4 * len(_TERMS), 3.2), layout='constrained')
     for axes, (term, title) in zip(figure.subplots(1, len(_TERMS)), _TERMS.items(), strict=True):
         for key in sorted({key for line in lines for key in line if key.endswith(f'/{term}')}):
-            points = [(line['views'], line[key]) for line in lines if key in line]
+            points = [(line['views'] / 1000, line[key]) for line in lines if key in line]
             axes.plot(*zip(*points, strict=True), label=key.partition('/')[0])
-        axes.set(title=title, xlabel='crops')
+        axes.set(title=title, xlabel='thousand crops')
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(args.out, dpi=90)

@@ -22,23 +22,24 @@ from research.benchmark.prepared_data import (
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / 'configs/ssdlite'
-PRETRAINED = CONFIGS / 'ssdlite_hadaptive-s-ir-pretrained_bccd.py'
+PRETRAINED = CONFIGS / 'ssdlite_hadaptive-s-ir_custom.py'
 DETECTORS = (
-    'ssdlite/ssdlite_hadaptive-s-ir_8xb24-600e_coco.py',
-    'ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py',
-    'baselines/ssdlite_mobilenetv3-large_8xb24-600e_coco.py',
-    'baselines/ssdlite_ghostnet_8xb24-600e_coco.py',
+    'configs/ssdlite/ssdlite_hadaptive-s-ir_8xb24-600e_coco.py',
+    'configs/ssdlite/ssdlite_hadaptive-s_8xb24-600e_coco.py',
+    'research/configs/baselines/ssdlite_mobilenetv3-large_8xb24-600e_coco.py',
+    'research/configs/baselines/ssdlite_ghostnet_8xb24-600e_coco.py',
 )
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
 def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
-    first = 'hsv' if recipe == 'hsv-scratch' else 'pretrained'
+    first = 'hsv' if recipe.startswith('hsv-') else 'pretrained'
     template = Config.fromfile(write_recipe(PRETRAINED, first, 7, tmp_path)).to_dict()
     other = Config.fromfile(write_recipe(PRETRAINED, recipe, 7, tmp_path)).to_dict()
     settings = {
         'scratch': 'model',
         'hsv-scratch': 'model',
+        'hsv-published': 'model',
         'frozen-stages': 'model',
         'norm-eval': 'model',
         'faster-average': 'custom_hooks',
@@ -60,7 +61,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     MODELS.build(other['model'])
     pipeline = [step['type'] for step in other['train_pipeline']]
     assert (pipeline[2] == 'RandomAffine') == (recipe == 'affine')
-    hsv = recipe in ('hsv', 'hsv-scratch')
+    hsv = recipe.startswith('hsv')
     assert ('PhotoMetricDistortion' in pipeline) == (recipe != 'no-colour' and not hsv)
     assert ('YOLOXHSVRandomAug' in pipeline) == hsv
 
@@ -100,7 +101,7 @@ def test_a_config_from_scratch_is_refused(tmp_path):
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_another_detector_by_the_same_recipe(tmp_path, name):
-    detector = ROOT / 'configs' / name
+    detector = ROOT / name
     file = write_detector(PRETRAINED, detector, 7, 4e-3, tmp_path)
     assert file.name == f'{PRETRAINED.stem}_{detector_name(detector)}-7e-lr0.004.py'
     trained, other = Config.fromfile(file), Config.fromfile(detector)
@@ -160,12 +161,12 @@ def test_each_backbone_has_the_learning_rate_that_is_best_for_it(monkeypatch, tm
     data = [tmp_path / f'{name}_prepared.py' for name in ('fruit', 'cards')]
     for file in data:
         file.write_text(f"_base_ = '{PRETRAINED}'\n")
-    detectors = [ROOT / 'configs' / name for name in (DETECTORS[0], DETECTORS[3])]
+    detectors = [ROOT / name for name in (DETECTORS[0], DETECTORS[3])]
     words = ['compare_backbones.py', *data, '--detectors', *detectors, '--epochs', 2]
     words += ['--seeds', 3, 4, '--learning-rates', 0.001, 0.002, '--work-dir', tmp_path / 'work']
     words += ['--picture', tmp_path / 'picture.png']
     monkeypatch.setattr(sys, 'argv', list(map(str, words)))
-    runpy.run_path(str(ROOT / 'research/tools/compare_backbones.py'), run_name='__main__')
+    runpy.run_module('research.tools.compare_backbones', run_name='__main__')
     assert trained[:4] == [
         (f'fruit_{name}-2e-lr{rate}', 3)
         for name in ('hadaptive-s-ir', 'ghostnet')
@@ -211,7 +212,7 @@ def test_recipes_are_compared_and_drawn_by_length(monkeypatch, tmp_path, capsys)
     words = ['compare_recipes.py', *data, '--epochs', 4, 2, '--seeds', 0, 1]
     words += ['--work-dir', tmp_path / 'work', '--picture', tmp_path / 'picture.png']
     monkeypatch.setattr(sys, 'argv', list(map(str, words)))
-    runpy.run_path(str(ROOT / 'research/tools/compare_recipes.py'), run_name='__main__')
+    runpy.run_module('research.tools.compare_recipes', run_name='__main__')
     fruit, cards, _ = capsys.readouterr().out.split('\n\n')
     assert '| fruit_pretrained-2e | 2 | 0.310 ± 0.014 | 0.500 ± 0.000 | +0.200 ± 0.000 |' in fruit
     assert '| cards_pretrained-4e | 2 | 0.410 ± 0.014 | 0.500 ± 0.000 | +0.100 ± 0.000 |' in cards
