@@ -145,7 +145,10 @@ def interpreted_kernels():
 
 
 def environment(env):
-    return {**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})}
+    # The laboratory is importable from the root of a clone.
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})}
+    folders = [env.get('PYTHONPATH', ''), str(ROOT)]
+    return {**env, 'PYTHONPATH': os.pathsep.join(filter(None, folders))}
 
 
 def checked(output, returncode, code):
@@ -171,23 +174,6 @@ def run():
         return checked(result.stdout, result.returncode, code)
 
     return run_python
-
-
-@pytest.fixture
-def inherit(tmp_path, monkeypatch):
-    """Writes a config that is another one, and spares each process that reads it some time."""
-    folders = (str(ROOT / 'tests/helpers'), os.environ.get('PYTHONPATH', ''))
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(folders))
-
-    def write(config):
-        path = tmp_path / 'inherited.py'
-        path.write_text(
-            f'_base_ = {str(config)!r}\n'
-            "custom_imports = dict(imports=['mmdet_hadaptive', 'fast_mmengine'])\n"
-        )
-        return path
-
-    return write
 
 
 @pytest.fixture(scope='session')

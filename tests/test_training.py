@@ -79,13 +79,13 @@ def test_damaged_checkpoints_are_named_in_one_line(trained, run_warm, tool):
     assert 'Traceback' not in output
 
 
-def test_mim(trained, run, inherit):
+def test_mim(trained, run):
     if find_distribution('mmdet') is None:
         pytest.skip('OpenMIM knows MMDetection by its official name only: run without STACK=onedl')
     work, _ = trained
     # tests/packaging trains by it.
     output = run(
-        *('-m', 'mim', 'test', 'mmdet', inherit(SHAPES), '--checkpoint', 'run/epoch_1.pth'),
+        *('-m', 'mim', 'test', 'mmdet', SHAPES, '--checkpoint', 'run/epoch_1.pth'),
         *('--gpus', 0, *SHORT),
         cwd=work,
     )

@@ -10,16 +10,15 @@ from pathlib import Path
 from statistics import mean
 
 from mmdet_hadaptive.utils.metrics import MAP
-
-from ..benchmark.accuracy import Run, train_all
-from ..benchmark.cost_comparison import draw_accuracy, load_entry, measure_times
-from ..benchmark.prepared_data import (
+from research.benchmark.accuracy import Run, train_all
+from research.benchmark.cost_comparison import draw_accuracy, load_entry, measure_times
+from research.benchmark.prepared_data import (
     data_name,
     detector_name,
     tabulate_detectors,
     write_detector,
 )
-from ..markdown import markdown_table
+from research.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 # The first is what the others are compared with.

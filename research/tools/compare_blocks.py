@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from ..benchmark.block_study import StudyRun, tabulate_study, train_study
-from ..benchmark.study_blocks import KINDS
+from research.benchmark.block_study import StudyRun, tabulate_study, train_study
+from research.benchmark.study_blocks import KINDS
 
 
 def main() -> None:

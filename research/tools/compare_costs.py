@@ -14,20 +14,19 @@ import torch
 
 import mmdet_hadaptive  # noqa: F401
 from mmdet_hadaptive.export import FORMATS, ExportError
-
-from ..benchmark.cost_comparison import (
+from research.benchmark.cost_comparison import (
     Entry,
     compare_entries,
     draw_accuracy,
     load_entry,
     measure_times,
 )
-from ..benchmark.format_times import (
+from research.benchmark.format_times import (
     compare_formats,
     export_entries,
     measure_formats,
 )
-from ..markdown import markdown_table
+from research.markdown import markdown_table
 
 
 def main() -> None:

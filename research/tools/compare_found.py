@@ -6,12 +6,12 @@ Prints mean and spread over the seeds. Resumes where it stopped.
 import argparse
 from pathlib import Path
 
-from ..benchmark.accuracy import Run, tabulate_comparison, train_all
-from ..benchmark.compared_networks import (
+from research.benchmark.accuracy import Run, tabulate_comparison, train_all
+from research.benchmark.compared_networks import (
     write_found_architectures,
     write_random_architectures,
 )
-from ..search.result import find_base
+from research.search.result import find_base
 
 
 def main() -> None:

@@ -8,9 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from mmdet_hadaptive.utils.metrics import MAP
-
-from ..benchmark.accuracy import Run, tabulate_comparison, train_all
-from ..benchmark.prepared_data import RECIPES, data_name, draw_lengths, write_recipe
+from research.benchmark.accuracy import Run, tabulate_comparison, train_all
+from research.benchmark.prepared_data import RECIPES, data_name, draw_lengths, write_recipe
 
 
 def main() -> None:

@@ -11,9 +11,8 @@ from rich.progress import track
 from mmdet_hadaptive.export.pytorch_evaluation import collect_on_training_images, make_evaluation
 from mmdet_hadaptive.utils.detectors import load_detector
 from mmdet_hadaptive.utils.files import write_whole
-
-from ..analysis.product_contribution import measure_products
-from ..markdown import markdown_table
+from research.analysis.product_contribution import measure_products
+from research.markdown import markdown_table
 
 
 def main() -> None:

@@ -8,10 +8,9 @@ from mmengine.config import Config, DictAction
 from rich.progress import track
 
 from hadaptive_runtime.images import IMAGE_SUFFIXES
-
-from ..analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
-from ..analysis.selection_statistics import adaptive_layers, collect_statistics
-from ..markdown import markdown_table
+from research.analysis.selection_plots import draw_channels, draw_feature_maps, draw_pairs
+from research.analysis.selection_statistics import adaptive_layers, collect_statistics
+from research.markdown import markdown_table
 
 
 def main() -> None:

@@ -5,10 +5,9 @@ import tempfile
 from pathlib import Path
 
 import mmdet_hadaptive  # noqa: F401
-
-from ..benchmark.evaluation_time import draw_detections, time_metrics
-from ..benchmark.start_up import make_large_coco
-from ..markdown import markdown_table
+from research.benchmark.evaluation_time import draw_detections, time_metrics
+from research.benchmark.start_up import make_large_coco
+from research.markdown import markdown_table
 
 
 def main() -> None:

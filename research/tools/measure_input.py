@@ -12,9 +12,8 @@ import torch
 from mmengine.config import Config
 
 import mmdet_hadaptive  # noqa: F401
-
-from ..benchmark.input_pipeline import build_train_data, compare_draws, time_in_turn
-from ..markdown import markdown_table
+from research.benchmark.input_pipeline import build_train_data, compare_draws, time_in_turn
+from research.markdown import markdown_table
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmark.page import measure_page
+from research.benchmark.page import measure_page
 
 
 def main() -> None:

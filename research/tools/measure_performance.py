@@ -12,10 +12,9 @@ from rich.progress import track
 
 import mmdet_hadaptive  # noqa: F401
 from mmdet_hadaptive.ops.expansion import has_triton
-
-from ..benchmark import performance
-from ..markdown import markdown_table
-from ..timing import measure_in_turn
+from research.benchmark import performance
+from research.markdown import markdown_table
+from research.timing import measure_in_turn
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/ssdlite'
 CONFIG /= 'ssdlite_hadaptive-s_8xb24-600e_coco.py'

@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from ..benchmark.start_up import (
+from research.benchmark.start_up import (
     make_large_coco,
     measure_loading,
     measure_worker_start,
 )
-from ..markdown import markdown_table
+from research.markdown import markdown_table
 
 
 def main() -> None:

@@ -15,11 +15,10 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 
 import mmdet_hadaptive  # noqa: F401
-
-from ..benchmark.input_pipeline import build_train_data, time_in_turn
-from ..benchmark.training_speed import VARIANTS, hours_on_coco, make_training_step
-from ..markdown import markdown_table
-from ..timing import measure_in_turn
+from research.benchmark.input_pipeline import build_train_data, time_in_turn
+from research.benchmark.training_speed import VARIANTS, hours_on_coco, make_training_step
+from research.markdown import markdown_table
+from research.timing import measure_in_turn
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 DEFAULT = (

@@ -7,14 +7,13 @@ from mmengine.config import Config
 
 from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.pretraining import pretrained_options
-
-from ..benchmark.accuracy import (
+from research.benchmark.accuracy import (
     Run,
     data_root_options,
     tabulate_comparison,
     train_all,
 )
-from ..markdown import markdown_table
+from research.markdown import markdown_table
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SHAPES = 'ssdlite/ssdlite_hadaptive-s_shapes.py'

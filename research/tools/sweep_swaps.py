@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from mmdet_hadaptive.models import ARCHITECTURES
-
-from ..benchmark.swap_sweep import sweep, write_table
+from research.benchmark.swap_sweep import sweep, write_table
 
 
 def main() -> None:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import mmdet_hadaptive  # noqa: F401
-
-from ..benchmark.model_pages import render_index, render_pages
+from research.benchmark.model_pages import render_index, render_pages
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

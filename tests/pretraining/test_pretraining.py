@@ -121,12 +121,12 @@ def test_validation_by_the_test_script(trained, run_warm):
     assert re.search(r'Epoch\(test\) \[1/1\] accuracy/top1', output)
 
 
-def test_mim(trained, run, inherit):
+def test_mim(trained, run):
     if next(metadata.Distribution.discover(name='mmdet'), None) is None:
         pytest.skip('OpenMIM knows the official stack only: run without STACK=onedl')
     work, _ = trained
     output = run(
-        '-m', 'mim', 'train', 'mmpretrain', inherit(IN1K), '--gpus', 0, '--work-dir', 'mim',
+        '-m', 'mim', 'train', 'mmpretrain', IN1K, '--gpus', 0, '--work-dir', 'mim',
         *TWO_EPOCHS, 'train_dataloader.dataset.indices=4', cwd=work,
     )  # fmt: skip
     assert 'Epoch(train) [2][1/1]' in output

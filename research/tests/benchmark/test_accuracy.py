@@ -28,9 +28,9 @@ ROOT = Path(__file__).parents[3]
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 
 
-def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch, inherit):
+def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes.parents[1])
-    runs = [Run(inherit(SHAPES), 3, SHORT_TRAINING)]
+    runs = [Run(SHAPES, 3, SHORT_TRAINING)]
     (result,) = train_all(runs, tmp_path)
     assert (result['config'], result['seed'], result['epochs']) == ('inherited', 3, 1)
     assert 0 <= result['coco/bbox_mAP'] <= result['coco/bbox_mAP_50'] <= 1
