@@ -32,7 +32,7 @@ def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes.parents[1])
     runs = [Run(SHAPES, 3, SHORT_TRAINING)]
     (result,) = train_all(runs, tmp_path)
-    assert (result['config'], result['seed'], result['epochs']) == ('inherited', 3, 1)
+    assert (result['config'], result['seed'], result['epochs']) == (SHAPES.stem, 3, 1)
     assert 0 <= result['coco/bbox_mAP'] <= result['coco/bbox_mAP_50'] <= 1
     assert json.loads((tmp_path / 'results.jsonl').read_text()) == result
     work_dir = tmp_path / runs[0].name
