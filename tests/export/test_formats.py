@@ -215,6 +215,8 @@ def test_the_smallest_box_counts_pixels_of_the_image(trained, tmp_path, monkeypa
     image = cv2.imread(str(sorted((root / 'train').iterdir())[0]))
     # Of another ratio than the input's.
     image = cv2.resize(image, (3 * image.shape[1], 2 * image.shape[0]))
+    file = tmp_path / 'image.png'
+    cv2.imwrite(str(file), image)
 
     def detect(**changed):
         config = small_config(root)
@@ -230,7 +232,7 @@ def test_the_smallest_box_counts_pixels_of_the_image(trained, tmp_path, monkeypa
     config = small_config(root)
     config.model.test_cfg.min_bbox_size = float(sides.median())
     out = tmp_path / f'model{FORMATS[name].suffix}'
-    export_detector(config, checkpoint, out, name, exporter='torchscript')
+    export_detector(config, checkpoint, out, name, exporter='torchscript', image=file)
     found = load_exported(out)(image)
     assert len(found) == len(expected)
     assert np.allclose(found.boxes, expected.bboxes.numpy(), atol=1e-2)
