@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 
 from .. import __version__
 from .check import check_annotations, describe_classes, read_coco
-from .decoding import decode_image
+from .decoding import DeepImageError, decode_image, refuse_deep
 from .shared_state import share_state
 
 _SHOWN = 3
@@ -189,7 +189,15 @@ class CheckedCocoDataset(CocoDataset):
             RuntimeError: If that fails; names the image, and says whether the file is at fault.
         """
         try:
+            path = self.get_data_info(idx)['img_path']
+            # MMDetection's own loading cuts their values off. JPEGs need no look at the file.
+            if not path.lower().endswith(('.jpg', '.jpeg')):
+                refuse_deep(get(path, backend_args=self.backend_args))
             return super().prepare_data(idx)
+        except DeepImageError as error:
+            raise RuntimeError(
+                f'{path} cannot be used: {error}. tools/check_dataset.py CONFIG lists all of them'
+            ) from error
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
             remedy = (

@@ -46,7 +46,7 @@ def decode_image(content: bytes) -> np.ndarray:
         OSError: If the file is damaged or truncated. What Pillow raises for damaged files of other
             formats may have other types.
     """
-    _refuse_deep(content)
+    refuse_deep(content)
     if simplejpeg is not None and content.startswith(_JPEG) and _is_upright(content):
         try:
             if simplejpeg.decode_jpeg_header(content)[2] in _COLORSPACES:
@@ -57,7 +57,15 @@ def decode_image(content: bytes) -> np.ndarray:
     return np.ascontiguousarray(imfrombytes(content, backend='pillow'))
 
 
-def _refuse_deep(content: bytes) -> None:
+def refuse_deep(content: bytes) -> None:
+    """Refuses images that have not 8 bits per channel, before anything decodes them.
+
+    Args:
+        content: The bytes of the file.
+
+    Raises:
+        DeepImageError: If the image has more than 8 bits per channel, or floating point values.
+    """
     if content.startswith(_SHALLOW):
         return
     if content.startswith(_PNG):

@@ -8,7 +8,7 @@ import pytest
 from mmdet.datasets.transforms import RandomFlip, YOLOXHSVRandomAug
 from PIL import Image
 
-from mmdet_hadaptive.datasets import CheckedCocoDataset, LoadCheckedImage, check_coco
+from mmdet_hadaptive.datasets import CheckedCocoDataset, check_coco
 
 CLASSES = ('cat', 'dog')
 GOOD = dict(
@@ -134,6 +134,10 @@ ERRORS = {
         )
         for name in (7, None, ['a.jpg'], '', 'a.jpg/', 'a\0.jpg', '\ud800.jpg')
     },
+    'all crowds': (
+        {**GOOD, 'annotations': [{**item, 'iscrowd': 1} for item in GOOD['annotations']]},
+        'none of the 2 boxes is learned: they are crowds',
+    ),
     'other classes': (
         {**GOOD, 'categories': [dict(id=10, name='Cat'), dict(id=20, name='dog')]},
         r"classes \['cat'\] that .* does not have; it has \['Cat', 'dog'\].*num_classes=2",
@@ -165,6 +169,16 @@ NOTES = {
         r'1 file names are absolute or lead out of the image folder \(\.\./images/a\.jpg\)',
     ),
     'id 0': (changed('annotations', 0, id=0), r'1 annotations have the id 0 \(annotations\[0\]\)'),
+    'box twice': (
+        {
+            **GOOD,
+            'annotations': [
+                *GOOD['annotations'],
+                dict(GOOD['annotations'][0], id=7, bbox=[5.2, 5, 20, 20]),
+            ],
+        },
+        r'1 boxes are there more than once, with the same class \(annotation 7 like 1\)',
+    ),
     'bare image': (changed('annotations', 1, image_id=1), r'1 images have no annotations \(b.png'),
 }
 
@@ -201,6 +215,13 @@ def test_absolute_file_names_are_noted(folder):
     (finding,) = check(folder, changed('images', 0, file_name=name))
     assert not finding.is_error
     assert name in finding.describe()
+
+
+def test_images_that_are_listed_twice(folder):
+    coco = copy.deepcopy(GOOD)
+    coco['images'].append(dict(GOOD['images'][0], id=9))
+    texts = [finding.describe() for finding in check(folder, coco)]
+    assert any('1 images are listed more than once (a.jpg: ids 1, 9)' in text for text in texts)
 
 
 def test_images_in_subfolders(folder):
@@ -267,9 +288,7 @@ def test_images_that_have_not_8_bits(folder, name):
         r'have not 8 bits.*of the type (uint16|float32|int32).*convertScaleAbs', finding.describe()
     )
     data = dataset(folder, coco)
-    # Which of MMDetection's transforms reads images is its own affair.
-    data.pipeline.transforms[0] = LoadCheckedImage()
-    with pytest.raises(RuntimeError, match=rf'{name} cannot be used .*convertScaleAbs'):
+    with pytest.raises(RuntimeError, match=rf'{name} cannot be used: .*convertScaleAbs'):
         data[1]
 
 
@@ -383,6 +402,24 @@ def test_data_set_clips_and_drops_boxes(folder):
         [50, 30, 60, 40],
         [0, 0, 15, 30],
     ]
+
+
+@pytest.mark.parametrize('box', [[59.99999, 10, 20, 20], [10, -20, 20, 20.5], [-9, 10, 9.9, 9]])
+def test_data_set_drops_what_clipping_leaves_nothing_of(folder, box):
+    # Of such a box the logarithm, and so the loss, is infinite.
+    coco = copy.deepcopy(GOOD)
+    coco['annotations'].append(dict(coco['annotations'][0], id=3, bbox=box, area=400))
+    assert [i['bbox'] for i in dataset(folder, coco).get_data_info(0)['instances']] == [
+        [5, 5, 25, 25]
+    ]
+    (finding,) = check(folder, coco)
+    assert '1 boxes have less than one pixel inside their image' in finding.problem
+
+
+def test_classes_without_a_comma(folder):
+    message = r"the text 'cat', which is neither .*write metainfo=dict\(classes=\('cat',\)\)"
+    with pytest.raises(ValueError, match=message):
+        dataset(folder, classes=('cat'))
 
 
 def test_data_set_without_any_image_left(folder):

@@ -201,3 +201,52 @@ def test_a_config_without_data_sets_in_this_format(tmp_path, run_warm):
     file.write_text("train_dataloader = dict(dataset=dict(type='OpenImagesDataset'))\nmodel = {}\n")
     output = run_warm(ROOT / 'tools/check_dataset.py', file, cwd=tmp_path, code=1)
     assert "has no data set in COCO's format: nothing was checked" in output
+
+
+def test_data_sets_in_other_formats_are_not_said_to_be_wrong(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    config.val_dataloader.dataset.type = 'VOCDataset'
+    config.test_dataloader.dataset.type = 'NoDataset'
+    found = {split: findings for split, _, findings in check_config(config)}
+    assert found['train'] == []
+    (finding,) = found['val']
+    assert (finding.is_error, finding.problem) == (False, 'VOCDataset is not checked')
+    (finding,) = found['test']
+    assert finding.is_error
+    assert "'NoDataset' is not registered" in finding.problem
+
+
+def test_a_config_of_another_format_alone(tmp_path, run_warm):
+    file = tmp_path / 'config.py'
+    part = "dict(dataset=dict(type='VOCDataset', ann_file='trainval.txt'))"
+    file.write_text(f'train_dataloader = {part}\nmodel = {{}}\n')
+    output = run_warm(ROOT / 'tools/check_dataset.py', file, cwd=tmp_path, code=1)
+    assert 'note: VOCDataset is not checked. Only data sets in COCO' in output
+    assert "has no data set in COCO's format: nothing was checked" in output
+
+
+def test_validation_without_a_box_that_counts(shapes, monkeypatch, tmp_path):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    coco = json.loads(Path('data/shapes/annotations/instances_val.json').read_text())
+    for item in coco['annotations']:
+        item['iscrowd'] = 1
+    file = tmp_path / 'val.json'
+    file.write_text(json.dumps(coco))
+    for part in (config.val_dataloader.dataset, config.val_evaluator):
+        part.ann_file = str(file)
+    found = errors(config)
+    assert found['train'] == []
+    (problem,) = found['val']
+    assert problem.startswith('none of the ')
+    assert 'mAP is -1' in problem
+
+
+def test_classes_without_a_comma(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    for dataset in coco_datasets(config.train_dataloader.dataset):
+        dataset.metainfo = dict(classes=('disk'))
+    (problem,) = errors(config)['train']
+    assert "the classes are the text 'disk'" in problem

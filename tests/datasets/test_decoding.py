@@ -33,6 +33,8 @@ FILES = {
     'RGB': encode(keep_rgb=True),
     'PNG': encode(format='PNG'),
     'XMP': encode(xmp=XMP),
+    # Before a marker there may be bytes that fill up.
+    'fill bytes before EXIF': turned(6).replace(b'\xff\xe1', b'\xff\xff\xff\xe1', 1),
     'ICC before EXIF': encode(icc_profile=b'\xff\xda' * 40, exif=turned(6)[24:60]),
     **{f'EXIF {n}': turned(n) for n in range(1, 9)},
 }
@@ -50,6 +52,7 @@ def test_pixels_are_those_of_pillow(name):
 
 def test_what_is_turned_is_turned():
     assert decode_image(turned(6)).shape == (51, 37, 3)
+    assert decode_image(FILES['fill bytes before EXIF']).shape == (51, 37, 3)
 
 
 def test_without_simplejpeg(monkeypatch):

@@ -97,6 +97,30 @@ def test_interrupted_drawing_leaves_nothing_half(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {'shapes'}
 
 
+@pytest.mark.parametrize('seed', [0, 1])
+def test_two_processes_that_draw_at_once(tmp_path, monkeypatch, seed):
+    from mmdet_hadaptive.datasets import shapes
+
+    root = tmp_path / 'shapes'
+    write_split = shapes._write_split
+
+    def meanwhile(partial, split, *args):
+        # The other begins later, and is done first.
+        if split == 'val':
+            monkeypatch.undo()
+            make_shapes(root, 2, 1, seed=seed)
+        write_split(partial, split, *args)
+
+    monkeypatch.setattr(shapes, '_write_split', meanwhile)
+    if seed:
+        with pytest.raises(OSError, match='not empty'):
+            make_shapes(root, 2, 1)
+    else:
+        assert make_shapes(root, 2, 1) == root
+    assert {path.name for path in tmp_path.iterdir()} == {'shapes'}
+    assert make_shapes(root, 2, 1, seed=seed) == root
+
+
 def test_another_data_set_is_not_overwritten(tmp_path):
     make_shapes(tmp_path / 'shapes', 2, 1)
     with pytest.raises(FileExistsError, match='remove it or choose another folder'):

@@ -158,3 +158,24 @@ def test_without_locks_each_process_builds_for_itself(cache, monkeypatch):
     monkeypatch.setattr(fcntl, 'flock', refuse)
     assert share_state('key', 'stamp', lambda: dict(value=3)) == dict(value=3)
     assert [path.name for path in cache.iterdir()] == ['key.lock']
+
+
+def test_a_full_disk_leaves_no_half_of_an_array(tmp_path, cache, monkeypatch):
+    def fill(file, array):
+        file.write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(np, 'save', fill)
+    assert share_state('key', '1', counted(tmp_path / 'log'))['other'] == ['x', 0]
+    assert [path.name for path in cache.iterdir()] == ['key.lock']
+
+
+def test_what_nobody_asks_for_is_removed(tmp_path, cache):
+    log = tmp_path / 'log'
+    for key in ('old', 'used'):
+        share_state(key, '1', counted(log))
+        os.utime(cache / f'{key}.lock', (0, 0))
+    # It is read, and not written; so it is young again.
+    share_state('used', '1', counted(log))
+    share_state('new', '1', counted(log))
+    assert {path.name.split('.')[0] for path in cache.iterdir()} == {'used', 'new'}

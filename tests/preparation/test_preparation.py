@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -403,11 +404,17 @@ def test_the_nearest_image_is_meant(tmp_path):
 
 
 def test_the_tool(tmp_path, run_warm):
-    write_voc(tmp_path / 'pets')
-    output = run_warm(TOOL, tmp_path / 'pets', '--out', tmp_path / 'out', cwd=tmp_path)
+    write_voc(tmp_path / 'pets (1)')
+    output = run_warm(TOOL, tmp_path / 'pets (1)', cwd=tmp_path)
     assert 'voc, classes cat, dog' in output
     assert 'train: 3 images, 3 boxes\nval: 1 images, 1 boxes\n' in output
-    assert f'python tools/train.py {tmp_path}/out/out.py' in output
+    # The shell takes them as they are printed.
+    train, test = (shlex.split(line) for line in output.splitlines()[-2:])
+    config = 'pets (1)_prepared/pets (1)_prepared.py'
+    assert train == ['python', 'tools/train.py', config]
+    last = Config.fromfile(tmp_path / config).train_cfg.max_epochs
+    checkpoint = f'work_dirs/pets (1)_prepared/epoch_{last}.pth'
+    assert test[:4] == ['python', 'tools/test.py', config, checkpoint]
     output = run_warm(TOOL, tmp_path / 'no', cwd=tmp_path, code=1)
     assert 'nothing is prepared: ' in output
     assert 'Traceback' not in output

@@ -106,3 +106,11 @@ def test_a_folder_after_a_process_was_killed_between_two_renamings(tmp_path, mon
     with pytest.raises(OSError, match='make room'):
         write_whole_folder({'a.txt': b'new'}, tmp_path / 'page')
     assert read_folder(tmp_path) == {'page/a.txt': b'old'}
+
+
+def test_names_of_255_bytes(tmp_path):
+    for name in ('n' * 255, 'ä' * 127 + 'n'):
+        write_whole('old', tmp_path / name)
+        write_whole('new', tmp_path / name)
+        assert (tmp_path / name).read_text() == 'new'
+    assert len([*tmp_path.iterdir()]) == 2
