@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
+from two_processes import LAUNCHERS, free_port
 
 ROOT = Path(__file__).resolve().parent
 
@@ -218,3 +219,23 @@ def fork():
 def run_warm(fork):
     """Runs a Python file like `run`, and does not wait for MMDetection to be imported."""
     return lambda *args, code=0, **kwargs: fork(*args, **kwargs)(code)
+
+
+@pytest.fixture
+def run_two(fork, request):
+    """Runs a Python file in two processes, which find each other, and returns their outputs.
+
+    They import modules beside the test and the helpers of both kinds of tests.
+    """
+    folders = [str(request.path.parent)]
+    folders += [str(ROOT / name) for name in ('tests/helpers', 'research/tests/helpers')]
+
+    def run(launcher, *arguments, cwd, **variables):
+        address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+        env = dict(PYTHONPATH=os.pathsep.join(folders), **address, **variables)
+        processes = [
+            fork(*arguments, cwd=cwd, env=env | LAUNCHERS[launcher](str(rank))) for rank in range(2)
+        ]
+        return [finish() for finish in processes]
+
+    return run

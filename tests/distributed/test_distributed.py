@@ -1,24 +1,18 @@
 """Trainings with two processes on the CPU."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from two_processes import assert_equal, free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TRAIN = ROOT / 'tools/train.py'
 SHAPES = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return str(sock.getsockname()[1])
 
 
 # The modules that the trainings are to import.
@@ -47,38 +41,6 @@ def start_dist_train(*arguments, cwd):
     return result.stdout
 
 
-# What launchers set for each of two processes.
-LAUNCHERS = {
-    'pytorch': lambda rank: dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2'),
-    'mpi': lambda rank: {
-        'OMPI_COMM_WORLD_RANK': rank,
-        'OMPI_COMM_WORLD_LOCAL_RANK': rank,
-        'OMPI_COMM_WORLD_SIZE': '2',
-    },
-    'slurm': lambda rank: {
-        'SLURM_PROCID': rank,
-        'SLURM_LOCALID': rank,
-        'SLURM_NTASKS': '2',
-        'SLURM_NODELIST': 'localhost',
-    },
-}
-
-
-@pytest.fixture
-def run_two(fork):
-    """Runs a Python file in two processes, which find each other, and returns their outputs."""
-
-    def run(launcher, *arguments, cwd, **variables):
-        address = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-        env = dict(PYTHONPATH=FOLDERS, **address, **variables)
-        processes = [
-            fork(*arguments, cwd=cwd, env=env | LAUNCHERS[launcher](str(rank))) for rank in range(2)
-        ]
-        return [finish() for finish in processes]
-
-    return run
-
-
 @pytest.fixture
 def config(shapes, tmp_path):
     """The shapes config in few steps, recording what each process holds."""
@@ -97,13 +59,6 @@ default_hooks = dict(logger=dict(interval=1))
 
 def states(folder):
     return [torch.load(folder / f'rank_{rank}.state', weights_only=True) for rank in range(2)]
-
-
-def assert_equal(first, second):
-    """All parameters and temperatures; the running statistics are each process's own."""
-    names = [name for name in first if 'running_' not in name]
-    assert any(name.endswith('temperature') for name in names)
-    assert [name for name in names if not torch.equal(first[name], second[name])] == []
 
 
 def test_dist_train_keeps_the_processes_equal_and_resumes(config, shapes, tmp_path, run_two):
@@ -148,26 +103,3 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path, script, run_two):
     outputs = run_two('pytorch', HERE / script, cwd=tmp_path, CUDA_VISIBLE_DEVICES='')
     for rank, output in enumerate(outputs):
         assert f'rank {rank}: gradients' in output
-
-
-def test_searches_draw_the_same_and_end_equal(tmp_path, run_two):
-    script = HERE / 'tiny_search_training.py'
-    outputs = run_two('pytorch', script, True, cwd=tmp_path, CUDA_VISIBLE_DEVICES='')
-    assert not any('refused' in output for output in outputs)
-    first, second = (
-        torch.load(tmp_path / f'rank_{rank}.result', weights_only=True) for rank in range(2)
-    )
-    assert first['draws'] == second['draws']
-    assert len(set(map(tuple, first['draws']))) > 3
-    assert first['history'] == second['history']
-    assert not torch.isin(first['random'], second['random']).any()
-    # One image of seven is there twice, so that each process has four.
-    assert len({*first['images'], *second['images']}) == 7
-    assert_equal(first['state'], second['state'])
-    assert first['state']['backbone.logits'].abs().max() > 0.1
-
-
-def test_searches_need_wrappers_that_find_unused_parameters(tmp_path, run_two):
-    script = HERE / 'tiny_search_training.py'
-    outputs = run_two('pytorch', script, False, cwd=tmp_path, CUDA_VISIBLE_DEVICES='')
-    assert all('find_unused_parameters=True' in output for output in outputs)
