@@ -80,6 +80,9 @@ train_pipeline.insert(
 _SCRATCH = """\
 model = dict(backbone=dict(init_cfg=None))
 """
+_DISTILLED = """\
+model = dict(backbone=dict(init_cfg=dict(checkpoint='hadaptive://small-ir_distilled')))
+"""
 _PUBLISHED = """\
 model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='hadaptive://small_distilled')))
 """
@@ -99,6 +102,7 @@ RECIPES = {
     'no-colour': 'del train_pipeline[3]\n',
     'hsv': _HSV,
     'hsv-scratch': _HSV + _SCRATCH,
+    'hsv-distilled': _HSV + _DISTILLED,
     'hsv-published': _HSV + _PUBLISHED,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,

@@ -16,7 +16,11 @@ REPORTS = Path(__file__).parents[1] / 'reports'
 
 @pytest.mark.parametrize(
     ('page', 'file'),
-    [('search.md', 'search_results.jsonl'), ('weights.md', 'recipes_results.jsonl')],
+    [
+        ('search.md', 'search_results.jsonl'),
+        ('weights.md', 'recipes_results.jsonl'),
+        ('distillation.md', 'distillation_results.jsonl'),
+    ],
 )
 def test_tables_have_the_measured_scores(page, file):
     by_config = defaultdict(list)

@@ -20,6 +20,7 @@ from mmdet_hadaptive.pretraining import pack_weights, pretrained_checkpoint
 ROOT = Path(__file__).parents[2]
 BCCD = 'ssdlite_small-ir_bccd'
 CLASSIFIER = 'small-ir_tiny-imagenet'
+DISTILLED = {'small-ir': 'small-ir_distilled', 'small': 'small_distilled'}
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-ir_bccd.py'
 
 
@@ -67,7 +68,7 @@ def test_a_config_names_them():
 
 
 def test_the_template_starts_from_a_classifier():
-    config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-ir-pretrained_bccd'))
+    config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-ir_custom'))
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     model.init_weights()
@@ -83,7 +84,7 @@ def test_the_metafiles_name_what_comes_with_the_package():
         for model in yaml.safe_load(file.read_text())['Models']
         if 'Weights' in model
     }
-    assert named.keys() == {f'hadaptive://{name}' for name in (BCCD, CLASSIFIER)}
+    assert named.keys() == {f'hadaptive://{BCCD}'}
     for address, config in named.items():
         assert CheckpointLoader.load_checkpoint(address)['meta']['config'] == config
 
@@ -108,19 +109,45 @@ def test_plain_pytorch_takes_a_classifier(cells):
     )
 
 
-def test_mmpretrain_takes_them():
-    pytest.importorskip('mmpretrain')
-    name = 'hadaptive-s-ir_1xb128-15e_tiny-imagenet.py'
-    config = Config.fromfile(ROOT / 'configs/pretrain' / name)
-    init_default_scope(config.default_scope)
-    config.model.backbone.init_cfg = dict(
-        type='Pretrained', checkpoint=f'hadaptive://{BCCD}', prefix='backbone.'
+@pytest.mark.parametrize('arch', DISTILLED)
+def test_plain_pytorch_takes_distilled_weights(arch, cells):
+    weights = torch.load(pretrained_checkpoint(DISTILLED[arch]), weights_only=True)
+    assert weights['meta']['arch'] == arch
+    net = HadaptiveNet(arch, out_indices=(2, 3, 4)).eval()
+    net.load_state_dict(
+        {key.removeprefix('backbone.'): value for key, value in weights['state_dict'].items()}
     )
-    model = MODELS.build(config.model)
+    image = torch.from_numpy(cells[:128, :128, ::-1].copy()).permute(2, 0, 1)[None].float()
+    mean, deviation = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+    with torch.no_grad():
+        maps = net(x)
+    expected = {'small-ir': [1.1205, 1.407, 0.4478], 'small': [1.1299, 1.4404, 0.484]}
+    assert [float(y.std()) for y in maps] == pytest.approx(expected[arch], rel=1e-3)
+
+
+@pytest.mark.parametrize('arch', DISTILLED)
+def test_mmpretrain_takes_distilled_weights(arch):
+    pytest.importorskip('mmpretrain')
+    address = f'hadaptive://{DISTILLED[arch]}'
+    init_default_scope('mmpretrain')
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='mmdet.HadaptiveNet',
+                arch=arch,
+                out_indices=(4,),
+                init_cfg=dict(type='Pretrained', checkpoint=address, prefix='backbone.'),
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=5, in_channels=128),
+        )
+    )
     model.init_weights()
-    state = torch.load(pretrained_checkpoint(BCCD), weights_only=True)['state_dict']
-    weight = state['backbone.stem.0.conv.weight'].float()
-    assert torch.equal(model.backbone.stem[0].conv.weight, weight)
+    state = CheckpointLoader.load_checkpoint(address)['state_dict']
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
 
 
 def test_the_detector_finds_the_drawn_cells(cells):

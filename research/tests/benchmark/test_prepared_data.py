@@ -39,6 +39,7 @@ def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     settings = {
         'scratch': 'model',
         'hsv-scratch': 'model',
+        'hsv-distilled': 'model',
         'hsv-published': 'model',
         'frozen-stages': 'model',
         'norm-eval': 'model',
