@@ -5,7 +5,11 @@ training step. The C++ file beside this one does both with the channels side by 
 bfloat16, in which processors with AMX multiply matrices fast; weights and statistics stay float32.
 """
 
+import hashlib
+import platform
+import tempfile
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,15 +21,27 @@ from torch.utils.cpp_extension import load
 
 from mmdet_hadaptive.layers import AdaptiveCrossHadamard, ConvNormAct, ECAScorer
 
+_NAME = 'hadaptive_fast_layers'
+
 
 @cache
 def extension() -> ModuleType:
-    """The compiled C++ file; takes half a minute the first time on a machine."""
-    return load(
-        'hadaptive_fast_layers',
-        [str(Path(__file__).with_suffix('.cpp'))],
-        extra_cflags=['-O3', '-march=native', '-ffast-math', '-mprefer-vector-width=512'],
-    )
+    """The compiled C++ file; takes a minute the first time on a machine."""
+    source = Path(__file__).with_suffix('.cpp')
+    content = source.read_text() + torch.__version__ + platform.node()
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    folder = Path.home() / '.cache/hadaptive' / key
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made aside: torch waits for ever for a compilation that was killed in its own folder.
+        aside = Path(tempfile.mkdtemp(dir=folder.parent))
+        flags = ['-O3', '-march=native', '-ffast-math', '-mprefer-vector-width=512']
+        load(_NAME, [str(source)], extra_cflags=flags, build_directory=str(aside))
+        aside.replace(folder)
+    spec = spec_from_file_location(_NAME, folder / f'{_NAME}.so')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class _Depthwise(torch.autograd.Function):
