@@ -116,10 +116,9 @@ def test_checkpoint_of_another_arch(trained):
 
 
 def test_demo(tmp_path, run_warm):
-    tools = ROOT / 'tools'
     program = tmp_path / 'small_demo.py'
     program.write_text('import demo\n\ndemo.main(16, 4, 1)\n')
-    output = run_warm(program, cwd=tmp_path, env=dict(PYTHONPATH=str(tools)))
+    output = run_warm(program, cwd=tmp_path, env=dict(PYTHONPATH=str(ROOT / 'demo')))
     assert re.search(r'COCO mAP [01]\.\d{3} \(mAP50 .* on 4 validation images', output)
     for name in ('predictions.png', 'curves.png', 'epoch_1.pth'):
         assert (tmp_path / 'work_dirs/demo' / name).stat().st_size > 0

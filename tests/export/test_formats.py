@@ -312,12 +312,15 @@ def test_images_that_are_none(export, tmp_path):
             detector(np.zeros(shape, dtype))
         assert f'got {shape}, {np.dtype(dtype)}' in str(error.value)
     (tmp_path / 'empty.jpg').touch()
-    with pytest.raises(ExportError, match=r'empty\.jpg is empty, truncated or no image'):
+    with pytest.raises(ExportError, match=r'empty\.jpg: empty: replace it'):
         detector(tmp_path / 'empty.jpg')
     with pytest.raises(ExportError, match=r'must have the shape \(B, 3, 192, 192\), got \(1, 3, 9'):
         detector.detect(np.zeros((1, 3, 96, 96), np.float32))
-    cv2.imwrite(str(tmp_path / 'grey.png'), np.zeros((9, 9), np.uint16))
+    cv2.imwrite(str(tmp_path / 'grey.png'), np.zeros((9, 9), np.uint8))
     detector(tmp_path / 'grey.png')
+    cv2.imwrite(str(tmp_path / 'deep.png'), np.zeros((9, 9), np.uint16))
+    with pytest.raises(ExportError, match=r'deep\.png.*16'):
+        detector(tmp_path / 'deep.png')
 
 
 def test_mmengine_can_test_every_format(export):
