@@ -15,10 +15,10 @@ from research.benchmark.accuracy import (
 )
 from research.markdown import markdown_table
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-SHAPES = 'ssdlite/ssdlite_hadaptive-s_shapes.py'
-BCCD = 'ssdlite/ssdlite_hadaptive-s_bccd.py'
-POINTWISE = 'ssdlite/ssdlite_hadaptive-s-ir_bccd.py'
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
+BCCD = 'configs/ssdlite/ssdlite_hadaptive-s_bccd.py'
+INVERTED_RESIDUALS = 'configs/ssdlite/ssdlite_hadaptive-s-ir_bccd.py'
 ABLATIONS = ('reversed-sign', 'fixed-selection', 'constant-temperature', 'bn-products')
 HADAPTIVE = [f'hadaptive-{size}{blocks}' for blocks in ('', '-ir') for size in 'sml']
 # The cheapest to train come first.
@@ -40,8 +40,8 @@ def of_coco(detector: str, schedule: str) -> list[str]:
     return [
         f'{folder}_{name}_{schedule}_coco.py'
         for folder, names in (
-            (f'{detector}/{detector}', HADAPTIVE),
-            (f'baselines/{detector}', BASELINES),
+            (f'configs/{detector}/{detector}', HADAPTIVE),
+            (f'research/configs/baselines/{detector}', BASELINES),
         )
         for name in names
     ]
@@ -50,20 +50,30 @@ def of_coco(detector: str, schedule: str) -> list[str]:
 # Per suite, configs (the first is what the others are compared with) and seeds.
 SUITES = {
     'ablation-shapes': (
-        [SHAPES, *(f'ablation/ssdlite_hadaptive-s-{name}_shapes.py' for name in ABLATIONS)],
+        [
+            SHAPES,
+            *(
+                f'research/configs/ablation/ssdlite_hadaptive-s-{name}_shapes.py'
+                for name in ABLATIONS
+            ),
+        ],
         (0, 1, 2),
     ),
     'ablation-bccd': (
-        [BCCD, 'ablation/ssdlite_hadaptive-s-reversed-sign_bccd.py'],
+        [BCCD, 'research/configs/ablation/ssdlite_hadaptive-s-reversed-sign_bccd.py'],
         (0, 1),
     ),
     'bccd': (
-        [BCCD, POINTWISE, *(f'baselines/ssdlite_{name}_bccd.py' for name in BASELINES)],
+        [
+            BCCD,
+            INVERTED_RESIDUALS,
+            *(f'research/configs/baselines/ssdlite_{name}_bccd.py' for name in BASELINES),
+        ],
         (0, 1),
     ),
     'tiny-imagenet': (
         [
-            f'pretrain/{name}_1xb128-15e_tiny-imagenet.py'
+            f'research/configs/pretrain/{name}_1xb128-15e_tiny-imagenet.py'
             for name in (
                 *('hadaptive-s-ir', 'hadaptive-s'),
                 *('ghostnet', 'mobilenetv4-conv-small', 'mobilenetv3-large'),
@@ -111,7 +121,7 @@ def main() -> None:
         names, seeds = SUITES[suite]
         if SHAPES in names:
             make_shapes('data/shapes', 1000, 160)
-        paths = [CONFIGS / name for name in names if any(part in name for part in args.configs)]
+        paths = [ROOT / name for name in names if any(part in name for part in args.configs)]
         if not paths:
             parser.error(f'--configs {" ".join(args.configs)}: the suite {suite} has none')
         options = {path: config_options(path, args, parser) for path in paths}

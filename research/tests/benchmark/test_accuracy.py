@@ -203,9 +203,12 @@ def overridden(path, options):
     return config
 
 
-@pytest.mark.parametrize('name', ['ssdlite/ssdlite_hadaptive-s', 'baselines/ssdlite_mobilenetv2'])
+@pytest.mark.parametrize(
+    'name',
+    ['configs/ssdlite/ssdlite_hadaptive-s', 'research/configs/baselines/ssdlite_mobilenetv2'],
+)
 def test_data_elsewhere(name):
-    path = ROOT / f'configs/{name}_8xb24-600e_coco.py'
+    path = ROOT / f'{name}_8xb24-600e_coco.py'
     config = overridden(path, data_root_options(path, '/elsewhere'))
     assert 'data/coco' not in config.pretty_text
     assert config.val_evaluator.ann_file == '/elsewhere/annotations/instances_val2017.json'
@@ -217,9 +220,12 @@ def test_data_elsewhere(name):
     )
 
 
-@pytest.mark.parametrize('name', ['ssdlite/ssdlite_hadaptive-s', 'baselines/ssdlite_mobilenetv2'])
+@pytest.mark.parametrize(
+    'name',
+    ['configs/ssdlite/ssdlite_hadaptive-s', 'research/configs/baselines/ssdlite_mobilenetv2'],
+)
 def test_start_from_a_pretrained_backbone(name, tmp_path):
-    path = ROOT / f'configs/{name}_8xb24-600e_coco.py'
+    path = ROOT / f'{name}_8xb24-600e_coco.py'
     config = Config.fromfile(path)
     init_default_scope('mmdet')
     source = MODELS.build(config.model)
@@ -243,7 +249,7 @@ def test_suites_name_configs_that_exist():
         assert seeds
         assert len(set(names)) == len(names)
         for name in names:
-            assert (ROOT / 'configs' / name).is_file(), name
+            assert (ROOT / name).is_file(), name
 
 
 def test_the_tool_hands_on_what_the_command_line_says(monkeypatch, tmp_path, capsys):

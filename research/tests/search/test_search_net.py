@@ -277,19 +277,27 @@ def test_candidates_of_stride_two_are_equal_in_size(kind, kernel):
         ach=dict(num_selected=2, product_norm='DySoft'),
     )
     block = dict(type=kind, channels=4, kernel=kernel, stride=2, **extra[kind])
-    net = HadaptiveNet(dict(stages=[[block]], final_channels=4), out_indices=(0,)).eval()
-    conv = net.stem[0].conv if kind == 'conv' else net.stem[0].depthwise.conv
+    other = dict(type='conv', channels=4, kernel=2, stride=2, act=True)
+    space = dict(stages=[[dict(choices=[block, other])]], final_channels=4)
+    net = HadaptiveSearchNet(space, out_indices=(0,)).eval()
+    first = net.stem[0][0]
+    conv = first.conv if kind == 'conv' else first.depthwise.conv
     assert conv.padding == ((kernel - 1) // 2,) * 2
-    for height in range(2, 9):
-        assert net(torch.randn(1, 3, height, 7))[0].shape == (1, 4, height // 2, 3)
+    for choice in (0, 1):
+        net.logits.zero_()[0, choice] = 1
+        for height in range(2, 9):
+            assert net(torch.randn(1, 3, height, 7))[0].shape == (1, 4, height // 2, 3)
 
 
 def test_what_does_not_fill_the_last_step_is_left_out():
     conv = partial(torch.nn.functional.conv2d, stride=2, padding=1)
-    block = dict(type='conv', channels=4, kernel=3, stride=2, act=False)
-    net = HadaptiveNet(dict(stages=[[block]], final_channels=4), out_indices=(0,)).eval()
+    blocks = [dict(type='conv', channels=4, kernel=k, stride=2, act=False) for k in (3, 2)]
+    space = dict(stages=[[dict(choices=blocks)]], final_channels=4)
+    net = HadaptiveSearchNet(space, out_indices=(0,)).eval()
     image = torch.randn(1, 3, 7, 6)
-    expected = net.stem[0].norm(conv(image[:, :, :6], net.stem[0].conv.weight))
+    first = net.stem[0][0]
+    net.logits.zero_()[0, 0] = 1
+    expected = first.norm(conv(image[:, :, :6], first.conv.weight))
     assert torch.allclose(net(image)[0], expected, atol=1e-6)
 
 

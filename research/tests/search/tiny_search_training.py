@@ -11,6 +11,7 @@ from tiny_search import build_runner, write_configs
 from torch import distributed
 
 import mmdet_hadaptive  # noqa: F401
+import research.search  # noqa: F401
 
 
 class Draws(Hook):
