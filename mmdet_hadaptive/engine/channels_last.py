@@ -16,7 +16,9 @@ class ChannelsLastHook(Hook):
     a quarter faster (torch's ``channels_last`` memory format).
 
     Raises:
-        TypeError: If the model is wrapped in anything but ``DistributedDataParallel``.
+        TypeError: If the model is wrapped in anything but ``DistributedDataParallel``, or has a
+            module of ``mmcv.ops``, such as ``RoIAlign`` or a deformable convolution: they read
+            such feature maps in the wrong order and compute other values.
     """
 
     priority = 'VERY_HIGH'
@@ -24,6 +26,13 @@ class ChannelsLastHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Converts the model."""
         model = runner.model
+        for name, module in model.named_modules():
+            if type(module).__module__.startswith('mmcv.ops'):
+                raise TypeError(
+                    f'ChannelsLastHook cannot convert {name} ({type(module).__name__}): it would '
+                    'compute other values, as all modules of mmcv.ops: remove the hook from '
+                    'custom_hooks'
+                )
         if not is_model_wrapper(model):
             model.to(memory_format=torch.channels_last)
         elif isinstance(model, DistributedDataParallel):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -259,6 +260,13 @@ def test_channels_last():
     ChannelsLastHook().before_run(SimpleNamespace(model=model))
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
     assert not model.weight.is_contiguous()
+
+
+def test_channels_last_refuses_operations_that_would_compute_other_values():
+    model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), RoIAlign(2))
+    with pytest.raises(TypeError, match=r'1 \(RoIAlign\).*remove the hook'):
+        ChannelsLastHook().before_run(SimpleNamespace(model=model))
+    assert model[0].weight.is_contiguous()
 
 
 def sample(name):
