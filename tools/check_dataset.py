@@ -17,7 +17,10 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args()
     silence_pkg_resources()
-    config = Config.fromfile(args.config)
+    try:
+        config = Config.fromfile(args.config)
+    except OSError as error:
+        sys.exit(f'error: {error}')
     config.merge_from_dict(args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
     errors = checked = 0

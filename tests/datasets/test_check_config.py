@@ -203,6 +203,12 @@ def test_a_config_without_data_sets_in_this_format(tmp_path, run_warm):
     assert "has no data set in COCO's format: nothing was checked" in output
 
 
+def test_a_config_that_is_not_there(tmp_path, run_warm):
+    output = run_warm(ROOT / 'tools/check_dataset.py', 'no.py', cwd=tmp_path, code=1)
+    assert output.splitlines()[-1].startswith('error: ')
+    assert "'no.py'" in output.splitlines()[-1]
+
+
 def test_data_sets_in_other_formats_are_not_said_to_be_wrong(shapes, monkeypatch):
     monkeypatch.chdir(shapes.parents[1])
     config = shapes_config()
