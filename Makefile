@@ -18,7 +18,10 @@ else
 endif
 READY := $(VENV)/setup-complete
 
-PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A worker that crashes ends the run: pytest-xdist 3.8 waits forever at the end of one in which a
+# worker was replaced.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile \
+	--no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: setup demo test test-research test-litert soak soak-processes lint clean
 
