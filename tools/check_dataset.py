@@ -20,7 +20,7 @@ def main() -> None:
     try:
         config = Config.fromfile(args.config)
     except OSError as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {args.config} cannot be read: {error}')
     config.merge_from_dict(args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
     errors = checked = 0

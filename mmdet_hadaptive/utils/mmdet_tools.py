@@ -41,6 +41,10 @@ _REMEDIES = {
         'leaves out the rest: set train_dataloader.batch_size to fewer images, or repeat them with '
         "dict(type='RepeatDataset', times=...)"
     ),
+    r'`num_classes` .* does not matches|Add comma if number of classes is 1': (
+        'the classes of the data sets (metainfo) and num_classes of the heads must agree: '
+        'python tools/check_dataset.py CONFIG says which setting to correct'
+    ),
     r'Can not find "auto_scale_lr"': (
         'leave out --auto-scale-lr, or say in the config for which batch size its learning rate '
         'is: auto_scale_lr = dict(enable=False, base_batch_size=...)'

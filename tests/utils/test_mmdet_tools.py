@@ -84,6 +84,11 @@ def test_other_errors_are_not_caught(run_tool):
     [
         (ValueError('Expected more than 1 value per channel when training, got x'), 'batch_size'),
         (AssertionError('`epoch_length` must be a positive integer, but got 0.'), 'batch_size'),
+        (
+            AssertionError('The `num_classes` (2) in A of B does not matches the length of `c` 3)'),
+            'check_dataset',
+        ),
+        (AssertionError('should be a tuple. Add comma if number of classes is 1'), 'num_classes'),
         (RuntimeError('Can not find "auto_scale_lr" or so\nin the config'), 'base_batch_size'),
         (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.'), 'with_cp=True'),
         (RuntimeError('DataLoader worker (pid 3) is killed by signal: Bus error.'), 'shm-size'),
