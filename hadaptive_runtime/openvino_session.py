@@ -9,6 +9,11 @@ import openvino
 
 from .session import Session
 
+# Each Core replaces the stack of the process's signal handlers. A Core that is deleted puts back
+# what it found, which may be the stack of another Core and gone: the next signal would end the
+# process.
+_CORE = openvino.Core()
+
 
 def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -> Session:
     """Loads a model into OpenVINO, on the CPU.
@@ -25,7 +30,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     options = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
-    model = openvino.Core().compile_model(str(file.with_suffix('.xml')), 'CPU', options)
+    model = _CORE.compile_model(str(file.with_suffix('.xml')), 'CPU', options)
     names = [output.get_any_name() for output in model.outputs]
 
     def run(inputs: np.ndarray) -> dict[str, np.ndarray]:

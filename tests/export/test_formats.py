@@ -3,6 +3,8 @@
 import json
 import os
 import runpy
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -325,6 +327,20 @@ def test_images_that_are_none(export, tmp_path):
 
 def test_mmengine_can_test_every_format(export):
     assert ExportedDetector(export('opencv').file).detector.format == 'opencv'
+
+
+def test_signals_are_handled_after_two_models_of_openvino(export):
+    code = (
+        'import os, signal, sys\n'
+        'from hadaptive_runtime import load_exported\n'
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))\n"
+        'first, second = (load_exported(sys.argv[1]) for _ in range(2))\n'
+        'del first\n'
+        'del second\n'
+        'os.kill(os.getpid(), signal.SIGUSR1)\n'
+    )
+    command = [sys.executable, '-c', code, export('openvino').file]
+    assert subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout == b'handled\n'
 
 
 def test_formats_are_benchmarked(trained, export, tmp_path, monkeypatch, pytestconfig, capsys):
