@@ -1,4 +1,5 @@
 import pytest
+
 from research.tools.try_mutations import try_defect
 
 
