@@ -103,6 +103,8 @@ RECIPES = {
     'hsv': _HSV,
     'hsv-scratch': _HSV + _SCRATCH,
     'hsv-distilled': _HSV + _DISTILLED,
+    'hsv-distilled-backbone-rate-0.3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.3),
+    'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
     'hsv-published': _HSV + _PUBLISHED,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
