@@ -298,6 +298,15 @@ def with_new_parameters(module):
     return module
 
 
+def test_a_copy_does_not_call_what_watches_the_original():
+    layer, calls = AdaptiveCrossHadamard(8, 3).eval(), []
+    layer.on_selection = lambda scores, indices: calls.append(indices)
+    copy.deepcopy(layer)(torch.randn(1, 8, 4, 4))
+    assert not calls
+    layer(torch.randn(1, 8, 4, 4))
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize('renew', [copy.deepcopy, pickled, with_new_parameters])
 def test_copies_follow_the_rule_too(renew):
     module = AdaptiveCrossHadamard(16, 4)
