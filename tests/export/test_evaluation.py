@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 
 from hadaptive_runtime import Preprocessing
@@ -15,6 +16,7 @@ from mmdet_hadaptive.export import (
     evaluate_exported,
     read_preprocessing,
 )
+from mmdet_hadaptive.export.pytorch_evaluation import collect_on_training_images
 
 from .conftest import constant_model, small_config
 
@@ -52,6 +54,19 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, workers, size):
     model = constant_model(tmp_path / 'model.onnx', preprocessing)
     with pytest.raises(ExportError, match=rf'{image.name}: (truncated|empty).*replace it'):
         evaluate_exported(config, model, tmp_path)
+
+
+def test_products_are_counted_on_training_images_without_boxes_too(tmp_path):
+    root = make_shapes(tmp_path / 'data', 3, 1)
+    file = root / 'annotations/instances_train.json'
+    coco = json.loads(file.read_text())
+    coco['annotations'] = [item for item in coco['annotations'] if item['image_id'] == 1]
+    file.write_text(json.dumps(coco))
+    config = small_config(root)
+    detector, seen = MODELS.build(config.model), []
+    detector.register_forward_pre_hook(lambda module, args: seen.append(args))
+    collect_on_training_images(detector, config, 10)
+    assert len(seen) == len(coco['images']) == 3
 
 
 def test_a_model_for_other_classes_is_refused(tmp_path):
