@@ -29,7 +29,7 @@ from .report import plot_curves
 _MIN_IOU = 0.5
 # Pixels of the longer side of an image that is drawn.
 _SMALLEST, _LARGEST = 480, 960
-_MOST_NUMBERED, _MOST_NAMED = 25, 60
+_MOST_NUMBERED, _MOST_NAMED = 25, 40
 
 
 @dataclass
@@ -238,7 +238,7 @@ def readable_names(classes: Sequence[str]) -> list[str]:
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
-    """Draws a confusion matrix.
+    """Draws a confusion matrix: of many classes the 40 with the most errors.
 
     Args:
         matrix: (classes + 1, classes + 1), counts by annotated (row) and detected class.
@@ -249,15 +249,20 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     """
     names = [*names, 'no box']
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    size = 3.5 + 0.45 * min(len(names), _MOST_NAMED)
+    num_rows = len(names)
+    shown = choose_classes(matrix, _MOST_NAMED)
+    names = [names[number] for number in shown]
+    matrix, shares = (table[np.ix_(shown, shown)] for table in (matrix, shares))
+    size = 3.5 + 0.45 * len(names)
     figure = Figure(figsize=(size + 1, size), layout='constrained')
     axis = figure.subplots()
     figure.colorbar(axis.imshow(shares, vmin=0, vmax=1, cmap='Blues'), label='share of the row')
     axis.set(xlabel='detected as', ylabel='annotated as')
-    if len(names) <= _MOST_NAMED:
-        places = range(len(names))
-        axis.set_xticks(places, names, rotation=45, ha='right', rotation_mode='anchor')
-        axis.set_yticks(places, names)
+    places = range(len(names))
+    axis.set_xticks(places, names, rotation=45, ha='right', rotation_mode='anchor')
+    axis.set_yticks(places, names)
+    if len(shown) < num_rows:
+        axis.set_title(f'the {len(shown) - 1} of {num_rows - 1} classes with the most errors')
     if len(names) <= _MOST_NUMBERED:
         for row, column in np.argwhere(matrix):
             colour = 'white' if shares[row, column] > 0.5 else 'black'
@@ -266,6 +271,21 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110)
     return picture.getvalue()
+
+
+def choose_classes(matrix: np.ndarray, most: int) -> list[int]:
+    """Chooses the classes with the most errors, for a picture with room for so many.
+
+    Args:
+        matrix: (classes + 1, classes + 1), as for :func:`draw_confusion`.
+        most: The highest number of classes.
+
+    Returns:
+        Their rows in rising order, and the last one, that of no box.
+    """
+    errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+    worst = np.argsort(-errors[:-1], kind='stable')[:most]
+    return [*sorted(worst.tolist()), len(matrix) - 1]
 
 
 def draw_result(sample: DetDataSample, names: Sequence[str], score_threshold: float) -> bytes:

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_hadaptive.engine.training_report import (
     TrainingReportHook,
+    choose_classes,
     count_boxes,
     count_matches,
     draw_confusion,
@@ -159,3 +160,11 @@ def test_confusions_of_many_classes(count):
     assert names[:2] == [r'a\$b\$', 'class 1']
     picture = cv2.imdecode(np.frombuffer(draw_confusion(matrix, names), np.uint8), 1)
     assert min(picture.shape[:2]) > 300
+
+
+def test_the_classes_with_the_most_errors_are_drawn():
+    matrix = np.diag([9, 9, 9, 9, 9])
+    # The second is taken for the fourth, and the fourth is not found.
+    matrix[1, 3], matrix[3, 4] = 3, 1
+    assert choose_classes(matrix, 2) == [1, 3, 4]
+    assert choose_classes(matrix, 9) == [0, 1, 2, 3, 4]
