@@ -21,3 +21,6 @@ def test_a_defect_is_noticed_or_not(tmp_path):
     assert code.read_text() == 'ONE = 1\nTWO = 2\n'
     with pytest.raises(ValueError, match=r"numbers_of_test.py has 'THREE' 0 times"):
         try_defect(tmp_path, defect | dict(before='THREE'))
+    code.write_text('ONE = 2\n')
+    with pytest.raises(RuntimeError, match='test_one fails without a defect'):
+        try_defect(tmp_path, defect | dict(before='ONE = 2'))

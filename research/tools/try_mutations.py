@@ -18,7 +18,7 @@ from pathlib import Path
 from mmdet_hadaptive.utils.files import write_whole
 
 ROOT = Path(__file__).parents[2]
-_COPIED = shutil.ignore_patterns('.*', 'work_dirs', 'build', '__pycache__')
+_LEFT_OUT = shutil.ignore_patterns('.git', '.venv*', 'work_dirs', 'build', '__pycache__')
 _FAILED = re.compile(r'^(?:FAILED|ERROR) (\S+)', re.MULTILINE)
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     defects = [json.loads(line) for line in args.file.read_text().splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, 'clone')
-        shutil.copytree(ROOT, copy, symlinks=True, ignore=_COPIED)
+        shutil.copytree(ROOT, copy, symlinks=True, ignore=_LEFT_OUT)
         for defect in defects:
             if 'noticed_by' not in defect:
                 defect['noticed_by'] = try_defect(copy, defect)
@@ -51,6 +51,7 @@ def try_defect(root: Path, defect: dict[str, str | list[str]]) -> str | None:
         The first test that fails; None if all of them pass.
 
     Raises:
+        RuntimeError: If that test fails without the defect as well, or none can be run.
         ValueError: If the text is not there exactly once.
     """
     file = root / defect['file']
@@ -61,17 +62,34 @@ def try_defect(root: Path, defect: dict[str, str | list[str]]) -> str | None:
             'it must be there once'
         )
     file.write_text(text.replace(defect['before'], defect['after']))
-    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider']
     try:
-        result = subprocess.run(
-            [*command, *defect['tests']], cwd=root, env=environment, capture_output=True, text=True
-        )
+        failed = run_tests(root, defect['tests'])
     finally:
         file.write_text(text)
+    if failed and run_tests(root, [failed]):
+        raise RuntimeError(f'{failed} fails without a defect as well')
+    return failed
+
+
+def run_tests(root: Path, tests: list[str]) -> str | None:
+    """Runs tests until one fails.
+
+    Args:
+        root: The root of a copy of the repository.
+        tests: Files, folders or names of tests, as for pytest.
+
+    Returns:
+        The name of the test that fails; None if none does.
+
+    Raises:
+        RuntimeError: If they cannot be run.
+    """
+    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', *tests]
+    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     failed = _FAILED.search(result.stdout)
     if failed is None and result.returncode:
-        raise RuntimeError(f'the tests of {defect["what"]!r} did not run:\n{result.stdout[-2000:]}')
+        raise RuntimeError(f'{tests} cannot be run:\n{result.stdout[-2000:]}')
     return failed and failed[1]
 
 
