@@ -19,7 +19,7 @@ from mmdet_hadaptive.utils.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 _LEFT_OUT = shutil.ignore_patterns('.git', '.venv*', 'work_dirs', 'build', '__pycache__')
-_FAILED = re.compile(r'^(?:FAILED|ERROR) (\S+)', re.MULTILINE)
+_FAILED = re.compile(r'^(?:FAILED|ERROR) (.+?)(?: - |$)', re.MULTILINE)
 
 
 def main() -> None:

@@ -186,7 +186,7 @@ def test_odd_images_are_read_as_mmdet_reads_them(tmp_path):
         assert expected.shape == ((64, 40, 3) if file.name == 'exif.jpg' else (40, 64, 3))
 
 
-def test_a_thumbnail_does_not_hide_that_an_image_is_truncated(tmp_path):
+def test_a_thumbnail_does_not_hide_that_an_image_is_truncated(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     contents = []
     for size in (16, 64):
@@ -202,6 +202,8 @@ def test_a_thumbnail_does_not_hide_that_an_image_is_truncated(tmp_path):
     # Some cameras append data, such as a video, which may hold what looks like a start.
     file.write_bytes(image + bytes(100) + b'\xff\xda' + bytes(100))
     assert read_image(file) is not None
+    # OpenCV 4 fills up what is missing.
+    monkeypatch.setattr(cv2, 'imdecode', lambda *args: np.zeros((64, 64, 3), np.uint8))
     file.write_bytes(image[:-100])
     assert read_image(file) is None
     # An erased memory is full of these; no search may begin anew at each of them.

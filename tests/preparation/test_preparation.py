@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from annotated_folders import (
     CLASSES,
     IMAGES,
@@ -23,6 +24,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_hadaptive.preparation import PreparationError, prepare_dataset, splitting
+from mmdet_hadaptive.preparation.anchors import choose_anchors
+from mmdet_hadaptive.preparation.recipe import Recipe
 from mmdet_hadaptive.preparation.source import SourceFolder
 from mmdet_hadaptive.preparation.splitting import group_near_duplicates, split_groups
 
@@ -324,6 +327,14 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(PreparationError, match='exists and is not empty: remove it or name'):
         prepare_dataset(tmp_path / 'pets', tmp_path / 'pets')
     assert content(tmp_path) == before
+
+
+def test_of_many_boxes_those_of_all_images_choose_the_anchors():
+    generator = Recipe().template().model.bbox_head.anchor_generator
+    small, large = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[60.0, 60, 260, 260]])
+    boxes = torch.cat([small.repeat(2_000, 1), large.repeat(6_000, 1)])
+    _, own = choose_anchors(boxes, generator, (320, 320))
+    assert own.share == pytest.approx(0.75)
 
 
 def test_anchors_follow_the_boxes(tmp_path):
