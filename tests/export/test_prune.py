@@ -7,7 +7,12 @@ import torch
 from mmdet.models import SingleStageDetector
 
 from hadaptive_runtime.onnx_session import create_session
-from mmdet_hadaptive.export import ExportError, evaluate_exported, export_detector
+from mmdet_hadaptive.export import ExportError, evaluate_exported, export_detector, prune_products
+from mmdet_hadaptive.export.product_statistics import (
+    collect_product_statistics,
+    product_bottlenecks,
+)
+from mmdet_hadaptive.layers import AdaptiveBottleneck, AdaptiveCrossHadamard
 
 from .conftest import on_training_images, small_config
 
@@ -55,6 +60,19 @@ def test_the_exported_model_is_the_pruned_one(trained, tmp_path):
     assert metrics == pytest.approx(
         [report.pruning.metric_before, report.pruning.metric_after], abs=1e-3
     )
+
+
+@torch.no_grad()
+def test_the_mean_of_what_products_contributed_stays():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(AdaptiveBottleneck(8, 12, AdaptiveCrossHadamard(8, 4), 3)).eval()
+    images = torch.randn(4, 8, 6, 6)
+    with collect_product_statistics(product_bottlenecks(model)) as statistics:
+        model(images)
+    pruned, _ = prune_products(model, statistics, lambda model: 0.0)
+    expected, actual = model(images), pruned(images)
+    assert (expected - actual).abs().max() > 0.01
+    assert torch.allclose(expected.mean((0, 2, 3)), actual.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_products_stay_if_too_much_would_be_lost(trained, tmp_path, monkeypatch):
