@@ -110,7 +110,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
     with pytest.raises(ValueError, match='of 5 batches an epoch, and now there are 10: resume'):
         train(tmp_path / 'resumed', tmp_path / 'whole/iter_3.pth', batch_size=1)
     # Written before lengths were noted.
-    checkpoint = torch.load(tmp_path / f'whole/iter_{SAVED}.pth')
+    checkpoint = torch.load(tmp_path / f'whole/iter_{SAVED}.pth', weights_only=False)
     checkpoint['meta']['iter'] = 3
     del checkpoint['message_hub']['runtime_info']['epoch_length']
     torch.save(checkpoint, tmp_path / 'other.pth')
