@@ -108,7 +108,7 @@ def test_two_epochs(trained):
     losses = re.findall(r'Epoch\(train\) \[2\]\[\d/2\].* loss: ([\d.]+)', output)
     assert len(losses) == 2
     assert 'accuracy/top1' in output
-    checkpoint = torch.load(work / 'run/epoch_2.pth', weights_only=True)
+    checkpoint = torch.load(work / 'run/epoch_2.pth', weights_only=False)
     state = checkpoint['state_dict']
     raw = {key.removeprefix('module.'): v for key, v in checkpoint['ema_state_dict'].items()}
     # The averaged weights are what is saved under the usual name.
@@ -135,7 +135,7 @@ def test_mim(trained, run):
 def test_a_detector_starts_from_the_checkpoint(trained):
     work, _ = trained
     file = work / 'run/epoch_2.pth'
-    state = torch.load(file, weights_only=True)['state_dict']
+    state = torch.load(file, weights_only=False)['state_dict']
     config = Config.fromfile(SSDLITE)
     config.model.backbone.init_cfg = dict(
         type='Pretrained', checkpoint=str(file), prefix='backbone.'

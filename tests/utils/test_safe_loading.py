@@ -54,8 +54,12 @@ def test_what_mmengine_saves_is_read(tmp_path):
 
 def test_files_are_read_after_others_have_forbidden_it(tmp_path):
     torch.save(dict(value=np.float64(1.5)), tmp_path / 'a.pth')
+    allowed = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
-    assert safe_loading.read_checkpoint(tmp_path / 'a.pth') == dict(value=1.5)
+    try:
+        assert safe_loading.read_checkpoint(tmp_path / 'a.pth') == dict(value=1.5)
+    finally:
+        torch.serialization.add_safe_globals(allowed)
 
 
 @pytest.mark.parametrize(
