@@ -329,6 +329,16 @@ def test_nothing_is_overwritten(tmp_path):
     assert content(tmp_path) == before
 
 
+def test_width_and_height_are_those_of_the_image(tmp_path):
+    write_voc(
+        tmp_path / 'pets',
+        {f'{split}/0': (80, 48, [(0, 8, 8, 40, 40)]) for split in ('train', 'valid')},
+    )
+    prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    (image,) = json.loads((tmp_path / 'out/annotations/instances_train.json').read_text())['images']
+    assert (image['width'], image['height']) == (80, 48)
+
+
 def test_of_many_boxes_those_of_all_images_choose_the_anchors():
     generator = Recipe().template().model.bbox_head.anchor_generator
     small, large = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[60.0, 60, 260, 260]])

@@ -34,6 +34,7 @@ DETECTORS = (
 @pytest.mark.parametrize('recipe', RECIPES)
 def test_a_recipe_differs_in_one_thing(tmp_path, recipe):
     first = 'hsv' if recipe.startswith('hsv-') else 'pretrained'
+    first = 'hsv-distilled' if recipe.startswith('hsv-distilled-') else first
     template = Config.fromfile(write_recipe(PRETRAINED, first, 7, tmp_path)).to_dict()
     other = Config.fromfile(write_recipe(PRETRAINED, recipe, 7, tmp_path)).to_dict()
     settings = {
