@@ -17,8 +17,8 @@ class ChannelsLastHook(Hook):
 
     Raises:
         TypeError: If the model is wrapped in anything but ``DistributedDataParallel``, or has a
-            module of ``mmcv.ops``, such as ``RoIAlign`` or a deformable convolution: they read
-            such feature maps in the wrong order and compute other values.
+            module of ``mmcv.ops``. On a CPU, ``RoIAlign`` and deformable convolutions read such
+            feature maps in the wrong order and compute other values.
     """
 
     priority = 'VERY_HIGH'
@@ -29,8 +29,8 @@ class ChannelsLastHook(Hook):
         for name, module in model.named_modules():
             if type(module).__module__.startswith('mmcv.ops'):
                 raise TypeError(
-                    f'ChannelsLastHook cannot convert {name} ({type(module).__name__}): it would '
-                    'compute other values, as all modules of mmcv.ops: remove the hook from '
+                    f'ChannelsLastHook cannot convert {name} ({type(module).__name__}): modules of '
+                    'mmcv.ops may compute other values in channels_last: remove the hook from '
                     'custom_hooks'
                 )
         if not is_model_wrapper(model):
