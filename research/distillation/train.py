@@ -1,8 +1,8 @@
 """Distils EfficientNet-Lite0 into Hadaptive-Nets: all see the same crops, taught once.
 
-The size of the crops and the learning rate follow the share of the time that is spent. The state is
-written every few minutes; the same command goes on from it, and one with more minutes goes on
-longer.
+The size of the crops and the learning rate follow the share of the crops that have been seen. The
+state is written every few minutes. The same command goes on from it, and one with more crops goes
+on longer. With fewer students, only these go on, with an optimizer that starts anew.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from .students import MEAN, STD, Student, Targets, distillation_loss, fit_size
 from .teacher import Teacher
 
 TEACHER_SIZE = 128
-# From which share of the time on students see crops of how many pixels.
+# From which share of the crops on students see crops of how many pixels.
 SIZES = ((0.0, 64), (0.45, 96), (0.75, 128))
 # How often photos of a source are taken, relative to others; those of few pixels more at first.
 SHARES = {
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument('out', type=Path)
     parser.add_argument('--archs', nargs='+', default=['small-ir', 'small'])
     parser.add_argument(
-        '--minutes', type=float, default=90, help='minutes of training, resumed ones included'
+        '--crops', type=int, default=400_000, help='crops to see, those before a resume included'
     )
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--kl-weight', type=float, default=0.2)
@@ -108,11 +108,11 @@ class Distillation:
 
     @property
     def share(self) -> float:
-        """How much of the time is spent, 0 to 1."""
-        return self.seconds / (60 * self.args.minutes)
+        """How much of the crops has been seen, 0 to 1."""
+        return self.views / self.args.crops
 
     def run(self) -> None:
-        """Trains until the time is spent."""
+        """Trains until all crops have been seen."""
         args = self.args
         crops = RandomCrops(
             args.photos,
@@ -235,8 +235,13 @@ class Distillation:
     def load(self) -> None:
         """Goes on from the state."""
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        for name in ('students', 'averages', 'targets', 'optimizer'):
-            getattr(self, name).load_state_dict(state[name])
+        archs = {name.split('.')[0] for name in state['students']}
+        for name in ('students', 'averages'):
+            own = {k: v for k, v in state[name].items() if k.split('.')[0] in self.students}
+            getattr(self, name).load_state_dict(own)
+        self.targets.load_state_dict(state['targets'])
+        if archs == set(self.students):
+            self.optimizer.load_state_dict(state['optimizer'])
         self.views, self.seconds, self.starts = state['counts']
 
     def write_backbones(self) -> None:

@@ -55,7 +55,7 @@ def args(tmp_path, monkeypatch):
     for arch, table in TABLES.items():
         monkeypatch.setitem(ARCHITECTURES, arch, table)
     return argparse.Namespace(
-        photos=tmp_path, wheel=None, out=tmp_path, archs=list(TABLES), minutes=10,
+        photos=tmp_path, wheel=None, out=tmp_path, archs=list(TABLES), crops=2400,
         lr=2e-3, kl_weight=0.2, batch_size=4, device='cpu', seed=0,
     )  # fmt: skip
 
@@ -127,6 +127,22 @@ def test_both_students_learn_and_a_run_goes_on_where_it_was(args):
     assert not torch.equal(weight, run.averages['tiny'].stem[0].conv.weight)
 
 
+def test_one_of_the_students_goes_on_alone(args):
+    run = train.Distillation(args)
+    run.views = 600
+    run.save()
+    args.archs = ['tiny']
+    alone = train.Distillation(args)
+    assert alone.share == 0.25
+    own, other = alone.students.state_dict(), run.students.state_dict()
+    assert own.keys() == {key for key in other if key.startswith('tiny.')}
+    assert all(torch.equal(value, other[key]) for key, value in own.items())
+    outputs = drawn_outputs(4, 128)
+    alone.step(torch.randint(0, 255, (4, 3, 128, 128), dtype=torch.uint8), outputs)
+    alone.save()
+    assert len(train.Distillation(args).optimizer.state_dict()['state']) > 0
+
+
 def test_the_backbones_are_written_as_the_package_keeps_them(args):
     run = train.Distillation(args)
     run.write_backbones()
@@ -143,7 +159,7 @@ def test_the_backbones_are_written_as_the_package_keeps_them(args):
 
 def test_progress_is_noted(args):
     run = train.Distillation(args)
-    run.seconds = 300.0
+    run.views = 1200
     run.note(loss=1.5)
     (line,) = (args.out / 'progress.jsonl').read_text().splitlines()
     assert json.loads(line)['share'] == 0.5
