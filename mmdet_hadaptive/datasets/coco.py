@@ -25,6 +25,7 @@ _SHARED_FROM = 16 * 2**20
 # What reading the annotations leaves, and what it depends on.
 _STATE = ('data_bytes', 'data_address', 'cat_ids', 'cat2label', 'cat_img_map', 'notes')
 _OPTIONS = ('data_prefix', 'metainfo', 'filter_cfg', 'test_mode', 'seg_map_suffix', '_indices')
+# mmdet 3.2 has only the first.
 _OPTIONS += ('return_classes', 'caption_prompt')
 
 
@@ -75,7 +76,7 @@ class CheckedCocoDataset(CocoDataset):
     def _identify(self) -> tuple[str, str]:
         """What is read, and in which state it is."""
         file = Path(self.ann_file).resolve()
-        options = [repr(getattr(self, name)) for name in _OPTIONS]
+        options = [repr(getattr(self, name, None)) for name in _OPTIONS]
         key = hashlib.sha256('\n'.join([str(file), *options]).encode()).hexdigest()[:32]
         entries = [file, Path(self.data_prefix.get('img') or file.parent)]
         stats = [path.stat() if path.exists() else None for path in entries]
