@@ -115,3 +115,9 @@ def fit_size(value: Tensor, size: int) -> Tensor:
     if value.shape[-1] % size == 0:
         return F.avg_pool2d(value, value.shape[-1] // size)
     return F.interpolate(value, (size, size), mode='bilinear', align_corners=False)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """RGB pixels (B, 3, H, W) of 0..255 as our detectors see them."""
+    mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    return (pixels - mean) / std

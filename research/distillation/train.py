@@ -27,7 +27,7 @@ from mmdet_hadaptive.utils.files import write_whole
 from . import linear_classifier
 from .fast_layers import use_fast_layers
 from .photos import RandomCrops
-from .students import MEAN, STD, Student, Targets, distillation_loss, fit_size
+from .students import Student, Targets, distillation_loss, fit_size, normalised
 from .teacher import Teacher
 
 TEACHER_SIZE = 128
@@ -273,12 +273,6 @@ def follow(average: nn.Module, net: nn.Module, keep: float) -> None:
 def learning_rate(share: float) -> float:
     """The factor of the learning rate: a short warm-up, then half a cosine."""
     return min(1.0, (share + 1e-4) / _WARM_UP) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
-
-
-def normalised(pixels: Tensor) -> Tensor:
-    """RGB pixels (B, 3, H, W) of 0..255 as our detectors see them."""
-    mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
-    return (pixels - mean) / std
 
 
 if __name__ == '__main__':

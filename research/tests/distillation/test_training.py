@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -205,3 +206,21 @@ def test_the_progress_is_drawn(args, monkeypatch):
     monkeypatch.setattr('sys.argv', words)
     draw_progress.main()
     assert picture.stat().st_size > 1000
+
+
+def test_a_backbone_is_measured_without_its_products(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(ARCHITECTURES, 'tiny', dict(TABLES['tiny']))
+    net = HadaptiveNet('tiny', out_indices=(3, 4))
+    state = {f'backbone.{name}': value for name, value in net.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'tiny.pth')
+    torch.manual_seed(0)
+    images = torch.randint(0, 255, (16, 3, 64, 64), dtype=torch.uint8)
+    classes, training = torch.arange(16) % 2, torch.arange(16) < 8
+    monkeypatch.setattr(
+        linear_classifier, 'caltech', lambda folder, size: (images, classes, training)
+    )
+    monkeypatch.setattr(sys, 'argv', ['', str(tmp_path), 'tiny', str(tmp_path / 'tiny.pth')])
+    linear_classifier.main()
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.rsplit(' ', 1)[0] for line in lines][:2] == ['accuracy', 'products constant']
+    assert all(0 <= float(line.rsplit(' ', 1)[1]) <= 1 for line in lines)
