@@ -39,7 +39,7 @@ model = dict(
         norm_cfg=dict(eps=1e-5),
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='hadaptive://small-ir_tiny-imagenet',
+            checkpoint='hadaptive://small-ir_distilled',
             prefix='backbone.',
         ),
     ),

@@ -43,7 +43,11 @@ train_pipeline.insert(
     ),
 )
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
+
+# The weights that the template started from when the recipes were compared.
+model = dict(backbone=dict({weights}))
 """
+_WEIGHTS = "init_cfg=dict(checkpoint='hadaptive://small-ir_tiny-imagenet')"
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
@@ -104,7 +108,7 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 """
-# What each recipe does otherwise than the first. 'hsv' is the template's.
+# What each recipe does otherwise than the first. 'hsv-distilled' is the template's.
 RECIPES = {
     'pretrained': '',
     'scratch': _SCRATCH,
@@ -112,8 +116,8 @@ RECIPES = {
     'rate-2': 'optim_wrapper = dict(optimizer=dict(lr=4e-3))\n',
     'backbone-rate-0.3': _BACKBONE_RATE.format(share=0.3),
     'backbone-rate-0.1': _BACKBONE_RATE.format(share=0.1),
-    'frozen-stages': 'model = dict(backbone=dict(frozen_stages=1))\n',
-    'norm-eval': 'model = dict(backbone=dict(norm_eval=True))\n',
+    'frozen-stages': f'model = dict(backbone=dict(frozen_stages=1, {_WEIGHTS}))\n',
+    'norm-eval': f'model = dict(backbone=dict(norm_eval=True, {_WEIGHTS}))\n',
     'faster-average': _FASTER_AVERAGE,
     'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
     'expand-4': "train_pipeline[1]['expand_ratio'] = (1, 4)\n",
@@ -149,7 +153,8 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
         config: A config over ``ssdlite_hadaptive-s-ir_custom.py``, as
             ``tools/prepare_dataset.py`` writes it.
         recipe: One of ``RECIPES``: 'pretrained' is the template's with the changes of colour of the
-            COCO recipe, the others differ from it in one thing, 'hsv-scratch' from 'hsv'.
+            COCO recipe and the weights from Tiny ImageNet, the others differ from it in one thing,
+            those after 'hsv' from 'hsv'.
         epochs: How long.
         folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``.
 
@@ -272,4 +277,6 @@ def draw_lengths(
 
 def _render_training(config: Path, epochs: int) -> str:
     stretch = Config.fromfile(config).train_cfg.max_epochs / epochs
-    return _TRAINING.format(base=str(config.resolve()), stretch=stretch, epochs=epochs)
+    return _TRAINING.format(
+        base=str(config.resolve()), stretch=stretch, epochs=epochs, weights=_WEIGHTS
+    )

@@ -67,12 +67,14 @@ def test_a_config_names_them():
         assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
 
 
-def test_the_template_starts_from_a_classifier():
+def test_the_template_starts_from_distilled_weights():
     config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-ir_custom'))
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
     model.init_weights()
-    state = torch.load(pretrained_checkpoint(CLASSIFIER), weights_only=True)['state_dict']
+    state = torch.load(pretrained_checkpoint(DISTILLED['small-ir']), weights_only=True)[
+        'state_dict'
+    ]
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
 

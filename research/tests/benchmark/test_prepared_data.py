@@ -72,8 +72,9 @@ def test_a_recipe_differs_in_what_it_names(tmp_path, recipe):
 
 
 def test_the_template_is_one_of_the_recipes(tmp_path):
-    recipe = Config.fromfile(write_recipe(PRETRAINED, 'hsv', 7, tmp_path))
+    recipe = Config.fromfile(write_recipe(PRETRAINED, 'hsv-distilled', 7, tmp_path))
     assert recipe.train_pipeline == Config.fromfile(PRETRAINED).train_pipeline
+    assert recipe.model == Config.fromfile(PRETRAINED).model
     assert recipe.train_dataloader.dataset.dataset.pipeline == recipe.train_pipeline
     assert 'YOLOXHSVRandomAug' in [step['type'] for step in recipe.train_pipeline]
 
