@@ -47,6 +47,12 @@ train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 # The weights that the template started from when the recipes were compared.
 model = dict(backbone=dict({weights}))
 """
+_FAST_LAYERS = """\
+custom_imports = dict(
+    imports=['mmdet_hadaptive', 'mmpretrain.models', 'research.distillation.fast_layers']
+)
+custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
+"""
 _WEIGHTS = "init_cfg=dict(checkpoint='hadaptive://small-ir_tiny-imagenet')"
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
@@ -143,7 +149,9 @@ optim_wrapper = dict(optimizer=dict(lr={learning_rate}))
 """
 
 
-def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
+def write_recipe(
+    config: Path, recipe: str, epochs: int, folder: Path, fast_layers: bool = False
+) -> Path:
     """Writes a config that trains prepared data by one of several recipes for some epochs.
 
     The learning rate falls to zero within the epochs, and the averaged weights forget faster in a
@@ -156,7 +164,9 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
             COCO recipe and the weights from Tiny ImageNet, the others differ from it in one thing,
             those after 'hsv' from 'hsv'.
         epochs: How long.
-        folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``.
+        folder: Gets the file, ``<name>_<recipe>-<epochs>e.py``, or ``...e-fast.py``.
+        fast_layers: Whether the backbone trains with the layers of
+            ``research/distillation/fast_layers.py``.
 
     Returns:
         The file.
@@ -167,8 +177,9 @@ def write_recipe(config: Path, recipe: str, epochs: int, folder: Path) -> Path:
     settings = Config.fromfile(config)
     if not settings.model.backbone.get('init_cfg'):
         raise ValueError(f'{config} starts from scratch: give its backbone an init_cfg')
-    file = folder / f'{data_name(config)}_{recipe}-{epochs}e.py'
-    write_whole(_render_training(config, epochs) + RECIPES[recipe], file)
+    text = _render_training(config, epochs) + RECIPES[recipe] + _FAST_LAYERS * fast_layers
+    file = folder / f'{data_name(config)}_{recipe}-{epochs}e{"-fast" * fast_layers}.py'
+    write_whole(text, file)
     return file
 
 

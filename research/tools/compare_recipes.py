@@ -27,11 +27,14 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/recipes'))
     parser.add_argument('--jobs', type=int, default=1, help='trainings at the same time')
+    parser.add_argument(
+        '--fast-layers', action='store_true', help='backbones train in bfloat16, on a CPU only'
+    )
     parser.add_argument('--picture', type=Path, metavar='FILE', help='mAP over the epochs')
     args = parser.parse_args()
     folder, lengths = args.work_dir / 'configs', sorted(args.epochs)
     configs = {
-        (data, recipe, n): write_recipe(data, recipe, n, folder)
+        (data, recipe, n): write_recipe(data, recipe, n, folder, args.fast_layers)
         for data in args.data
         for n in lengths
         for recipe in args.recipes

@@ -1,13 +1,16 @@
 """The layers that train faster do what the plain ones do."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 
+from mmdet_hadaptive.layers import ConvNormAct
 from mmdet_hadaptive.models import HadaptiveNet
 from mmdet_hadaptive.models.architectures import ach, conv, ghost, inverted_residual
-from research.distillation.fast_layers import use_fast_layers
+from research.distillation.fast_layers import FastLayersHook, use_fast_layers
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which('g++') and shutil.which('ninja')),
@@ -31,6 +34,14 @@ def make_net():
     return net.train()
 
 
+def make_lite0():
+    torch.manual_seed(0)
+    net = timm.create_model('tf_efficientnet_lite0', features_only=True, out_indices=(0, 1, 2))
+    # Rounding errors grow with the depth.
+    net.blocks = net.blocks[:3]
+    return net
+
+
 def run(net, x):
     torch.manual_seed(1)
     outputs = net(x)
@@ -38,8 +49,10 @@ def run(net, x):
     return outputs
 
 
-def test_outputs_gradients_and_statistics_are_those_of_the_plain_layers():
-    plain, fast = make_net(), use_fast_layers(make_net())
+@pytest.mark.parametrize('make', [make_net, make_lite0])
+def test_outputs_gradients_and_statistics_are_those_of_the_plain_layers(make):
+    plain, fast = make().train(), use_fast_layers(make().train())
+    assert any(type(a) is not type(b) for a, b in zip(plain.modules(), fast.modules(), strict=True))
     x = torch.randn(5, 3, 26, 22)
     expected, found = run(plain, x), run(fast, x.contiguous(memory_format=torch.channels_last))
     for a, b in zip(expected, found, strict=True):
@@ -60,8 +73,22 @@ def test_bfloat16_is_close():
     assert (found - expected).norm() < 0.05 * expected.norm()
 
 
-def test_evaluation_is_the_plain_layers():
-    plain, fast = make_net().eval(), use_fast_layers(make_net()).eval()
+@pytest.mark.parametrize('make', [make_net, make_lite0])
+def test_evaluation_is_the_plain_layers(make):
+    plain, fast = make().eval(), use_fast_layers(make()).eval()
     x = torch.randn(2, 3, 32, 32)
     for a, b in zip(plain(x), fast(x), strict=True):
         torch.testing.assert_close(b, a)
+
+
+def test_a_hook_trains_a_backbone_in_bfloat16_and_evaluates_it_in_float32():
+    plain, detector = make_net(), SimpleNamespace(backbone=make_net())
+    FastLayersHook().before_run(SimpleNamespace(model=detector))
+    seen, net = [], detector.backbone
+    layer = next(module for module in net.modules() if isinstance(module, ConvNormAct))
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    x = torch.randn(2, 3, 32, 32)
+    assert {y.dtype for y in net.train()(x)} == {torch.float32}
+    for a, b in zip(plain.eval()(x), net.eval()(x), strict=True):
+        assert a.shape == b.shape
+    assert seen == [torch.bfloat16, torch.float32]
