@@ -114,6 +114,11 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 """
+# The detector of research/everyday: as a whole, but for the classes, or its backbone alone.
+_EVERYDAY = "load_from = 'work_dirs/everyday/detector.pth'\n"
+_EVERYDAY_BACKBONE = """\
+model = dict(backbone=dict(init_cfg=dict(checkpoint='work_dirs/everyday/detector.pth')))
+"""
 # What each recipe does otherwise than the first. 'hsv-distilled' is the template's.
 RECIPES = {
     'pretrained': '',
@@ -135,6 +140,8 @@ RECIPES = {
     'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-lite0': _HSV + _LITE0,
+    'hsv-everyday': _HSV + _EVERYDAY,
+    'hsv-everyday-backbone': _HSV + _EVERYDAY_BACKBONE,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
 }

@@ -42,6 +42,8 @@ def test_a_recipe_differs_in_what_it_names(tmp_path, recipe):
         'hsv-scratch': 'model',
         'hsv-distilled': 'model',
         'hsv-published': 'model',
+        'hsv-everyday': 'load_from',
+        'hsv-everyday-backbone': 'model',
         'hsv-lite0': ('model', 'custom_imports', 'optim_wrapper'),
         'frozen-stages': 'model',
         'norm-eval': 'model',
