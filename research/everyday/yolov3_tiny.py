@@ -1,5 +1,6 @@
 """YOLOv3-tiny with COCO's 80 classes, read from its authors' file of weights."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ class YOLOv3Tiny(nn.Module):
     def __init__(self, weights: Path) -> None:
         super().__init__()
         widths = (3, 16, 32, 64, 128, 256, 512, 1024)
-        self.trunk = nn.ModuleList(_conv(a, b, 3) for a, b in zip(widths, widths[1:], strict=False))
+        self.trunk = nn.ModuleList(_conv(a, b, 3) for a, b in pairwise(widths))
         self.neck = _conv(1024, 256, 1)
         self.head32 = nn.Sequential(_conv(256, 512, 3), nn.Conv2d(512, _OUTPUTS, 1))
         self.lateral = _conv(256, 128, 1)

@@ -38,9 +38,9 @@ def test_all_parameters_are_read(weights):
     np.testing.assert_array_equal(net.trunk[0][1].weight, values[16:32])
     np.testing.assert_array_equal(net.trunk[0][0].weight.flatten(), values[64:496])
     np.testing.assert_array_equal(net.head16[1].weight.flatten(), values[-255 * 256 :])
+    longer = weights.with_name('longer')
+    longer.write_bytes(weights.read_bytes() + bytes(4))
     with pytest.raises(ValueError, match='1 values too many'):
-        longer = weights.with_name('longer')
-        longer.write_bytes(weights.read_bytes() + bytes(4))
         YOLOv3Tiny(longer)
 
 

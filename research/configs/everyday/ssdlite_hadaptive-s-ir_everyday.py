@@ -1,5 +1,5 @@
 # COCO's classes, learnt from the boxes that YOLOv3-tiny found in photos (label_photos.py).
-_base_ = '../../configs/ssdlite/ssdlite_hadaptive-s-ir_custom.py'
+_base_ = '../../../configs/ssdlite/ssdlite_hadaptive-s-ir_custom.py'
 custom_imports = dict(imports=['mmdet_hadaptive', 'research.distillation.fast_layers'])
 
 labels = dict(
