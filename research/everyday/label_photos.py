@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import openvino as ov
 import torch
 from mmdet.datasets import CocoDataset
 from pycocotools.coco import COCO
@@ -38,6 +37,8 @@ class Detector:
     """
 
     def __init__(self, weights: Path) -> None:
+        import openvino as ov
+
         example = torch.zeros(1, 3, SIZE, SIZE)
         model = ov.convert_model(YOLOv3Tiny(weights), example_input=example, input=example.shape)
         options = {'INFERENCE_NUM_THREADS': 1, 'INFERENCE_PRECISION_HINT': 'bf16'}
