@@ -27,7 +27,7 @@ model = dict(
     train_cfg=dict(assigner=dict(ignore_iof_thr=0.5)),
 )
 
-max_epochs = 8
+max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(end=max_epochs, T_max=max_epochs)
