@@ -1,7 +1,8 @@
 """Lets YOLOv3-tiny label photos of public git repositories, as a data set in COCO's format.
 
-Boxes of a high score are objects; the doubtful ones become crowds, which a training ignores. Photos
-without a box of a high score are left out. It also measures YOLOv3-tiny on images of COCO.
+Boxes of a high score are objects. Doubtful boxes become crowds, which a training ignores, unless
+they overlap with an object. Photos without an object are left out. It also measures YOLOv3-tiny on
+images of COCO.
 """
 
 import argparse
@@ -27,6 +28,8 @@ CLASSES = CocoDataset.METAINFO['classes']
 # Photos of these have 224 pixels and more, those of miniplaces 128.
 _MOST = {'flickr8k': None, 'grocery': 1500, 'imagenette': 4000, 'miniplaces': 14_000}
 HIGH, LOW = 0.4, 0.1
+# The part of the smaller of two boxes.
+_OVERLAP = 0.3
 
 
 class Detector:
@@ -75,7 +78,7 @@ def main() -> None:
         repo = args.mirrors / repository / 'repo'
         for _, data in track(photos(repo, commit, folder, most), source):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-            found = [] if image is None else detector(image, LOW)
+            found = [] if image is None else without_doubles(detector(image, LOW))
             if not any(score > HIGH for _, score, _ in found):
                 continue
             number = len(images) + 1
@@ -99,6 +102,33 @@ def main() -> None:
     labels = dict(images=images, annotations=annotations, categories=categories)
     write_whole(json.dumps(labels), args.out / 'labels.json')
     print(f'{len(images)} photos, {sum(counts.values())} objects: {dict(counts.most_common())}')
+
+
+def without_doubles(
+    found: list[tuple[list[float], float, int]],
+) -> list[tuple[list[float], float, int]]:
+    """Leaves out doubtful boxes that overlap with an object: its anchors would not be trained.
+
+    Args:
+        found: Box as x, y, width and height, score, class.
+
+    Returns:
+        Those that are left.
+    """
+    objects = [box for box, score, _ in found if score > HIGH]
+    return [
+        (box, score, label)
+        for box, score, label in found
+        if score > HIGH or all(_overlap(box, other) < _OVERLAP for other in objects)
+    ]
+
+
+def _overlap(box: list[float], other: list[float]) -> float:
+    sides = [
+        max(0.0, min(box[i] + box[i + 2], other[i] + other[i + 2]) - max(box[i], other[i]))
+        for i in (0, 1)
+    ]
+    return sides[0] * sides[1] / max(min(box[2] * box[3], other[2] * other[3]), 1e-9)
 
 
 def merge(folder: Path) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def test_tables_have_the_measured_scores(page, file):
     by_config = defaultdict(list)
     for line in (REPORTS / file).read_text().splitlines():
         result = json.loads(line)
-        key = result.get('data'), result.get('machine'), result['config']
-        by_config[key].append(result)
+        key = [result.get(name) for name in ('data', 'machine', 'weights', 'config')]
+        by_config[tuple(key)].append(result)
     measured = sorted(
         tuple(format_spread([result[metric] for result in results]) for metric in (MAP, MAP_50))
         for results in by_config.values()

@@ -105,7 +105,9 @@ def test_photos_get_sure_boxes_as_objects_and_doubtful_ones_as_crowds(tmp_path, 
         def find(image, low):
             shade = image.mean()
             found = [([5.0, 6.0, 20.0, 30.0], 0.9 if 100 < shade < 200 else 0.2, 15)]
-            return [*found, ([1.0, 1.0, 9.0, 9.0], 0.3, 0)] if shade < 200 else found
+            # The first lies beside the object, the second in it, the third around it.
+            doubtful = ([1.0, 1.0, 9.0, 9.0], [6.0, 8.0, 10.0, 10.0], [0.0, 0.0, 50.0, 40.0])
+            return found + [(box, 0.3, 0) for box in doubtful if shade < 200]
 
         return find
 
