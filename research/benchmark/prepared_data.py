@@ -114,11 +114,8 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 """
-# The detector of research/everyday: as a whole, but for the classes, or its backbone alone.
+# The whole detector of research/everyday, but for its classes.
 _EVERYDAY = "load_from = 'work_dirs/everyday/detector.pth'\n"
-_EVERYDAY_BACKBONE = """\
-model = dict(backbone=dict(init_cfg=dict(checkpoint='work_dirs/everyday/detector.pth')))
-"""
 # What each recipe does otherwise than the first. 'hsv-distilled' is the template's.
 RECIPES = {
     'pretrained': '',
@@ -141,7 +138,6 @@ RECIPES = {
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-lite0': _HSV + _LITE0,
     'hsv-everyday': _HSV + _EVERYDAY,
-    'hsv-everyday-backbone': _HSV + _EVERYDAY_BACKBONE,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
 }

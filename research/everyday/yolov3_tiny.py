@@ -38,8 +38,7 @@ class YOLOv3Tiny(nn.Module):
         self.eval().requires_grad_(False)
         values = torch.from_numpy(np.fromfile(weights, np.float32, offset=20))
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        norms = iter(norms)
+        norms = (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
         for conv in convs:
             tensors = [conv.bias]
             if conv.bias is None:
@@ -84,8 +83,8 @@ def detect(
         boxes: (N, 4), corners in pixels of the 416 x 416 input.
         scores: (N, 80), in 0..1.
         low: The lowest score.
-        height: Of the image in pixels.
-        width: The same.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
         Corners (M, 4) in pixels of the image, scores (M,) and classes (M,), int64, after a

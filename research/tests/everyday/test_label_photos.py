@@ -73,18 +73,14 @@ def test_the_best_of_boxes_that_overlap_is_kept_for_each_class():
 
 
 def test_photos_get_sure_boxes_as_objects_and_doubtful_ones_as_crowds(tmp_path, monkeypatch):
-    folder = tmp_path / 'mirrors/OWNER+NAME/repo'
-    folder.mkdir(parents=True)
+    folder = tmp_path / 'photos'
+    folder.mkdir()
     for shade in (40, 140, 240):
         cv2.imwrite(str(folder / f'{shade}.jpg'), np.full((50, 60, 3), shade, np.uint8))
     who = ['-c', 'user.name=a', '-c', 'user.email=a@b']
-    for command in (['init', '-q'], ['add', '.'], [*who, 'commit', '-qm', 'photos']):
+    bare = ['clone', '-q', '--bare', '.', str(tmp_path / 'mirrors/OWNER+NAME/repo')]
+    for command in (['init', '-q'], ['add', '.'], [*who, 'commit', '-qm', 'photos'], bare):
         subprocess.run(['git', *command], cwd=folder, check=True)
-    (folder / '.git').rename(tmp_path / 'git')
-    for file in folder.iterdir():
-        file.unlink()
-    for file in (tmp_path / 'git').iterdir():
-        file.rename(folder / file.name)
     coco = tmp_path / 'coco'
     for number, split in enumerate(('train2017', 'val2017')):
         (coco / split).mkdir(parents=True)
