@@ -43,7 +43,6 @@ def test_a_recipe_differs_in_what_it_names(tmp_path, recipe):
         'hsv-distilled': 'model',
         'hsv-published': 'model',
         'hsv-everyday': 'load_from',
-        'hsv-everyday-backbone': 'model',
         'hsv-lite0': ('model', 'custom_imports', 'optim_wrapper'),
         'frozen-stages': 'model',
         'norm-eval': 'model',
@@ -71,6 +70,16 @@ def test_a_recipe_differs_in_what_it_names(tmp_path, recipe):
     hsv = recipe.startswith('hsv')
     assert ('PhotoMetricDistortion' in pipeline) == (recipe != 'no-colour' and not hsv)
     assert ('YOLOXHSVRandomAug' in pipeline) == hsv
+
+
+def test_fast_layers_change_nothing_else(tmp_path):
+    files = [write_recipe(PRETRAINED, 'hsv-lite0', 7, tmp_path, fast) for fast in (False, True)]
+    plain, fast = (Config.fromfile(file).to_dict() for file in files)
+    assert files[1].stem == f'{files[0].stem}-fast'
+    assert fast['custom_hooks'] == [*plain['custom_hooks'], dict(type='FastLayersHook')]
+    assert set(plain['custom_imports']['imports']) < set(fast['custom_imports']['imports'])
+    changed = {key for key in plain | fast if plain.get(key) != fast.get(key)}
+    assert changed == {'custom_hooks', 'custom_imports'}
 
 
 def test_the_template_is_one_of_the_recipes(tmp_path):
