@@ -2,9 +2,11 @@
 //
 // Maps lie channel by channel at each pixel (N, H, W, C), in float32 or bfloat16; sums are float32.
 // The compiler makes vector instructions of the loops over channels.
+#include <malloc.h>
 #include <torch/extension.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -35,6 +37,14 @@ template <typename F> inline void pieces(int64_t channels, F f) {
   for (; c < channels; ++c) f(c, std::integral_constant<int, 1>());
 }
 
+// Calls f(stride), a constant where it is 1 or 2: the division by another one takes longer than
+// what is computed.
+template <typename F> inline void by_stride(int s, F f) {
+  if (s == 1) f(std::integral_constant<int, 1>());
+  else if (s == 2) f(std::integral_constant<int, 2>());
+  else f(s);
+}
+
 template <typename T>
 void forward(const T* x, const float* w, T* y, int64_t n, int64_t h, int64_t wd, int64_t oh,
              int64_t ow, int64_t channels, int k, int s, int p) {
@@ -63,8 +73,9 @@ void forward(const T* x, const float* w, T* y, int64_t n, int64_t h, int64_t wd,
 
 template <typename T>
 void backward(const T* x, const float* w, const T* gy, T* gx, float* gw, int64_t n, int64_t h,
-              int64_t wd, int64_t oh, int64_t ow, int64_t channels, int k, int s, int p) {
-  pieces(channels, [&](int64_t c0, auto size) {
+              int64_t wd, int64_t oh, int64_t ow, int64_t channels, int k, int stride, int p) {
+  std::fill(gw, gw + k * k * channels, 0.f);
+  pieces(channels, [&](int64_t c0, auto size) { by_stride(stride, [&](auto s) {
     constexpr int L = decltype(size)::value;
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t r = 0; r < h; ++r)
@@ -84,25 +95,26 @@ void backward(const T* x, const float* w, const T* gy, T* gx, float* gw, int64_t
           T* out = gx + ((i * h + r) * wd + q) * channels + c0;
           for (int c = 0; c < L; ++c) out[c] = from_float<T>(sum[c]);
         }
-    }
-    for (int a = 0; a < k; ++a)
-      for (int b = 0; b < k; ++b) {
-        float sum[L] = {};
-        for (int64_t i = 0; i < n; ++i)
+      // Image by image, so that it stays in the cache.
+      for (int a = 0; a < k; ++a)
+        for (int b = 0; b < k; ++b) {
+          float sum[L] = {};
+          const int64_t first = std::max<int64_t>(0, (p - b + s - 1) / s);
+          const int64_t last = std::min<int64_t>(ow, (wd - 1 + p - b) / s + 1);
           for (int64_t r = 0; r < oh; ++r) {
             const int64_t ih = r * s + a - p;
             if (ih < 0 || ih >= h) continue;
-            const int64_t first = std::max<int64_t>(0, (p - b + s - 1) / s);
-            const int64_t last = std::min<int64_t>(ow, (wd - 1 + p - b) / s + 1);
             for (int64_t q = first; q < last; ++q) {
               const T* xi = x + ((i * h + ih) * wd + q * s + b - p) * channels + c0;
               const T* go = gy + ((i * oh + r) * ow + q) * channels + c0;
               for (int c = 0; c < L; ++c) sum[c] += to_float(xi[c]) * to_float(go[c]);
             }
           }
-        for (int c = 0; c < L; ++c) gw[(a * k + b) * channels + c0 + c] = sum[c];
-      }
-  });
+          float* out = gw + (a * k + b) * channels + c0;
+          for (int c = 0; c < L; ++c) out[c] += sum[c];
+        }
+    }
+  }); });
 }
 
 // Sums over rows of up to two values for each channel, in blocks, so that float32 suffices.
@@ -277,6 +289,9 @@ std::vector<at::Tensor> norm_backward_(const at::Tensor& x, const at::Tensor& gy
 }
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  // Keep the memory of maps: to get it anew page by page takes a tenth of a step.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
   m.def("depthwise", &depthwise);
   m.def("depthwise_backward", &depthwise_backward);
   m.def("norm", &norm);
