@@ -53,7 +53,7 @@ custom_imports = dict(
 )
 custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 """
-_WEIGHTS = "init_cfg=dict(checkpoint='hadaptive://small-ir_tiny-imagenet')"
+_WEIGHTS = "init_cfg=dict(checkpoint='research/weights/small-ir_tiny-imagenet.pth')"
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """

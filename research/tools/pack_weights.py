@@ -1,4 +1,4 @@
-"""Puts the weights of a checkpoint into the package: a detector's, or a classifier's backbone."""
+"""Packs the weights of a checkpoint in half precision: a detector's, or a classifier's backbone."""
 
 import argparse
 import io
@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    """Writes mmdet_hadaptive/weights/NAME.pth."""
+    """Writes OUT."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', type=Path, help='config with which the checkpoint was trained')
     parser.add_argument('checkpoint', type=Path)
-    parser.add_argument('name', help='name that docs/weights.md lists')
+    parser.add_argument('out', type=Path, help='such as mmdet_hadaptive/weights/NAME.pth')
     args = parser.parse_args()
     config = Config.fromfile(args.config)
     checkpoint = load_checkpoint(args.checkpoint)
@@ -39,9 +39,8 @@ def main() -> None:
     )
     content = io.BytesIO()
     torch.save(pack_weights(state, meta), content)
-    out = ROOT / f'mmdet_hadaptive/weights/{args.name}.pth'
-    write_whole(content.getvalue(), out)
-    print(f'written: {out.relative_to(ROOT)} ({len(content.getvalue()) / 2**20:.2f} MiB)')
+    write_whole(content.getvalue(), args.out)
+    print(f'written: {args.out} ({len(content.getvalue()) / 2**20:.2f} MiB)')
 
 
 if __name__ == '__main__':

@@ -19,7 +19,6 @@ from mmdet_hadaptive.pretraining import pack_weights, pretrained_checkpoint
 
 ROOT = Path(__file__).parents[2]
 BCCD = 'ssdlite_small-ir_bccd'
-CLASSIFIER = 'small-ir_tiny-imagenet'
 DISTILLED = {'small-ir': 'small-ir_distilled', 'small': 'small_distilled'}
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-ir_bccd.py'
 
@@ -89,26 +88,6 @@ def test_the_metafiles_name_what_comes_with_the_package():
     assert named.keys() == {f'hadaptive://{BCCD}'}
     for address, config in named.items():
         assert CheckpointLoader.load_checkpoint(address)['meta']['config'] == config
-
-
-def test_plain_pytorch_takes_a_classifier(cells):
-    weights = torch.load(pretrained_checkpoint(CLASSIFIER), weights_only=True)
-    assert len(weights['meta']['dataset_meta']['classes']) == 200
-    net = HadaptiveNet('small-ir', out_indices=(5,)).eval()
-    prefix = 'backbone.'
-    net.load_state_dict(
-        {key.removeprefix(prefix): value for key, value in weights['state_dict'].items()}
-    )
-    image = torch.from_numpy(cells[:64, :64, ::-1].copy()).permute(2, 0, 1)[None].float()
-    mean, deviation = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
-    x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
-    with torch.no_grad():
-        (y,) = net(x)
-    means = y.mean((2, 3))[0]
-    assert means.argmax() == 941
-    assert means[[941, 25, 641, 627]].tolist() == pytest.approx(
-        [0.1934, 0.1206, 0.1158, 0.0914], abs=1e-3
-    )
 
 
 @pytest.mark.parametrize('arch', DISTILLED)
