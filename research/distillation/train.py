@@ -2,10 +2,7 @@
 
 The size of the crops and the learning rate follow the share of the crops that have been seen. The
 state is written every few minutes. The same command goes on from it, and one with more crops goes
-on longer. With fewer students, only these go on, with optimizers that start anew.
-
-The weights of dense convolutions are trained by Muon, which teaches more with each crop, and the
-others by AdamW.
+on longer. With fewer students, only these go on, with an optimizer that starts anew.
 """
 
 import argparse
@@ -14,7 +11,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -49,9 +45,6 @@ SHARES = {
     'landscapes': 1.0,
 }
 _WARM_UP = 0.01
-_DECAY = 0.02
-# Muon's learning rate, in AdamW's.
-_MUON_RATE = 3
 _AVERAGED = 0.999
 
 
@@ -65,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         '--crops', type=int, default=400_000, help='crops to see, those before a resume included'
     )
-    parser.add_argument('--lr', type=float, default=2e-3)
+    parser.add_argument('--lr', type=float, default=6e-3)
     parser.add_argument('--kl-weight', type=float, default=0.2)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument(
@@ -99,23 +92,15 @@ class Distillation:
         if self.device.type == 'cpu':
             for student in self.students.values():
                 use_fast_layers(student)
-        self.students.to(memory_format=torch.channels_last)
         for module in (self.targets, self.students, self.averages):
             module.to(self.device)
-        self.matrices = Matrices(s.backbone for s in self.students.values())
-        others = [p for p in self.students.parameters() if p not in self.matrices]
-        self.optimizers = [
-            torch.optim.AdamW(
-                [
-                    dict(params=[p for p in others if p.ndim > 1], weight_decay=_DECAY),
-                    dict(params=[p for p in others if p.ndim <= 1], weight_decay=0.0),
-                ],
-                fused=True,
-            ),
-            torch.optim.Muon(
-                self.matrices.views, weight_decay=_DECAY, adjust_lr_fn='match_rms_adamw'
-            ),
-        ]
+        decayed = [p for p in self.students.parameters() if p.ndim > 1]
+        others = [p for p in self.students.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [dict(params=decayed, weight_decay=0.02), dict(params=others, weight_decay=0.0)],
+            lr=args.lr,
+            fused=True,
+        )
         self.views, self.seconds, self.starts = 0, 0.0, 0
         self.state_file = args.out / 'state.pth'
         if self.state_file.exists():
@@ -189,10 +174,9 @@ class Distillation:
             for index, value in enumerate(outputs)
         ]
         lr = self.args.lr * learning_rate(self.share)
-        for optimizer, factor in zip(self.optimizers, (1, _MUON_RATE), strict=True):
-            for group in optimizer.param_groups:
-                group['lr'] = lr * factor
-        self.students.zero_grad()
+        for group in self.optimizer.param_groups:
+            group['lr'] = lr
+        self.optimizer.zero_grad()
         all_terms = {}
         for arch, student in self.students.items():
             # The fast layers choose their precision themselves.
@@ -204,9 +188,7 @@ class Distillation:
             loss.backward()
             nn.utils.clip_grad_norm_(student.parameters(), 5.0)
             all_terms |= {f'{arch}/{name}': value for name, value in terms.items()}
-        self.matrices.take_gradients()
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.optimizer.step()
         self.views += len(pixels)
         steps = self.views // len(pixels)
         for arch, average in self.averages.items():
@@ -243,7 +225,7 @@ class Distillation:
             students=self.students.state_dict(),
             averages=self.averages.state_dict(),
             targets=self.targets.state_dict(),
-            optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
+            optimizer=self.optimizer.state_dict(),
             counts=(self.views, self.seconds, self.starts),
         )
         content = BytesIO()
@@ -258,9 +240,8 @@ class Distillation:
             own = {k: v for k, v in state[name].items() if k.split('.')[0] in self.students}
             getattr(self, name).load_state_dict(own)
         self.targets.load_state_dict(state['targets'])
-        if archs == set(self.students) and 'optimizers' in state:
-            for optimizer, own in zip(self.optimizers, state['optimizers'], strict=True):
-                optimizer.load_state_dict(own)
+        if archs == set(self.students):
+            self.optimizer.load_state_dict(state['optimizer'])
         self.views, self.seconds, self.starts = state['counts']
 
     def write_backbones(self) -> None:
@@ -279,34 +260,6 @@ class Distillation:
             content = BytesIO()
             torch.save(pack_weights(state, meta), content)
             write_whole(content.getvalue(), self.args.out / f'{arch}_distilled.pth')
-
-
-class Matrices:
-    """The weights of dense convolutions, as the matrices that ``torch.optim.Muon`` takes.
-
-    Args:
-        nets: Networks in ``torch.channels_last``, which share memory with the matrices.
-
-    Attributes:
-        views: The matrices (out_channels, height * width * in_channels).
-    """
-
-    def __init__(self, nets: Iterable[nn.Module]) -> None:
-        convs = [m for net in nets for m in net.modules() if isinstance(m, nn.Conv2d)]
-        self._weights = [conv.weight for conv in convs if conv.groups == 1]
-        self.views = [nn.Parameter(_matrix(weight.detach())) for weight in self._weights]
-
-    def __contains__(self, parameter: nn.Parameter) -> bool:
-        return any(parameter is weight for weight in self._weights)
-
-    def take_gradients(self) -> None:
-        """Gives the matrices the gradients of the weights."""
-        for view, weight in zip(self.views, self._weights, strict=True):
-            view.grad = None if weight.grad is None else _matrix(weight.grad)
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 @torch.no_grad()
