@@ -93,6 +93,8 @@ def train_all(
     def finish(run: Run) -> None:
         metrics = _train(run, identities[run], folder / run.name, jobs, children)
         with lock:
+            # Another program may have added its own.
+            results.update(_read_results(results_file))
             results[run.name] = identities[run] | metrics
             text = ''.join(json.dumps(result) + '\n' for result in results.values())
             write_whole(text, results_file)

@@ -132,6 +132,21 @@ def test_finished_runs_whose_names_have_a_dot_are_not_repeated(make_run, tmp_pat
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 2
 
 
+def test_programs_that_share_a_folder_keep_each_others_results(make_run, tmp_path, monkeypatch):
+    first, second = make_run('first'), make_run('second')
+    train = accuracy._train
+
+    def train_second_meanwhile(*args):
+        monkeypatch.setattr(accuracy, '_train', train)
+        train_all([second], tmp_path)
+        return train(*args)
+
+    monkeypatch.setattr(accuracy, '_train', train_second_meanwhile)
+    train_all([first], tmp_path)
+    lines = (tmp_path / 'results.jsonl').read_text().splitlines()
+    assert {json.loads(line)['config'] for line in lines} == {'first', 'second'}
+
+
 def test_classifiers(make_run, tmp_path, capsys):
     results = train_all([make_run('classifier'), make_run('other_classifier')], tmp_path)
     assert results[0][TOP_1] == 0.325
