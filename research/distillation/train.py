@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         '--crops', type=int, default=400_000, help='crops to see, those before a resume included'
     )
-    parser.add_argument('--lr', type=float, default=6e-3)
+    parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--kl-weight', type=float, default=0.2)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument(

@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', type=Path, help='config with which the checkpoint was trained')
     parser.add_argument('checkpoint', type=Path)
-    parser.add_argument('out', type=Path, help='such as mmdet_hadaptive/weights/NAME.pth')
+    parser.add_argument('out', type=Path, help='the file to write')
     args = parser.parse_args()
     config = Config.fromfile(args.config)
     checkpoint = load_checkpoint(args.checkpoint)
