@@ -54,6 +54,7 @@ custom_imports = dict(
 custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 """
 _WEIGHTS = "init_cfg=dict(checkpoint='research/weights/small-ir_tiny-imagenet.pth')"
+_RATE = "optim_wrapper = dict(optimizer=dict(lr={lr}))\n"
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
@@ -120,8 +121,8 @@ _EVERYDAY = "load_from = 'work_dirs/everyday/detector.pth'\n"
 RECIPES = {
     'pretrained': '',
     'scratch': _SCRATCH,
-    'rate-0.5': 'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n',
-    'rate-2': 'optim_wrapper = dict(optimizer=dict(lr=4e-3))\n',
+    'rate-0.5': _RATE.format(lr=1e-3),
+    'rate-2': _RATE.format(lr=4e-3),
     'backbone-rate-0.3': _BACKBONE_RATE.format(share=0.3),
     'backbone-rate-0.1': _BACKBONE_RATE.format(share=0.1),
     'frozen-stages': f'model = dict(backbone=dict(frozen_stages=1, {_WEIGHTS}))\n',
@@ -133,6 +134,9 @@ RECIPES = {
     'hsv': _HSV,
     'hsv-scratch': _HSV + _SCRATCH,
     'hsv-distilled': _HSV + _DISTILLED,
+    'hsv-distilled-rate-0.5': _HSV + _DISTILLED + _RATE.format(lr=1e-3),
+    'hsv-distilled-rate-2': _HSV + _DISTILLED + _RATE.format(lr=4e-3),
+    'hsv-distilled-backbone-rate-3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=3),
     'hsv-distilled-backbone-rate-0.3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.3),
     'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
     'hsv-published': _HSV + _PUBLISHED,
