@@ -58,6 +58,17 @@ _RATE = "optim_wrapper = dict(optimizer=dict(lr={lr}))\n"
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
+_HEAD_RATE = """\
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(neck=dict(lr_mult={share}), bbox_head=dict(lr_mult={share})))
+)
+"""
+_FROZEN = """\
+model['backbone'].update(frozen_stages=4, norm_eval=True)
+"""
+_BATCH = """\
+train_dataloader['batch_size'] = 4
+"""
 _HSV = """\
 train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]
 """
@@ -139,6 +150,9 @@ RECIPES = {
     'hsv-distilled-backbone-rate-3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=3),
     'hsv-distilled-backbone-rate-0.3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.3),
     'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
+    'hsv-distilled-head-rate-3': _HSV + _DISTILLED + _HEAD_RATE.format(share=3),
+    'hsv-distilled-frozen': _HSV + _DISTILLED + _FROZEN,
+    'hsv-distilled-batch-4': _HSV + _DISTILLED + _BATCH,
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-lite0': _HSV + _LITE0,
     'hsv-everyday': _HSV + _EVERYDAY,
