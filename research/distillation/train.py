@@ -60,7 +60,14 @@ def main() -> None:
     )
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--kl-weight', type=float, default=0.2)
-    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--batch-size', type=int, default=64, help='a multiple of MOSAIC squared')
+    parser.add_argument(
+        '--mosaic',
+        type=int,
+        default=4,
+        help='so many times so many crops are one image, so that crops have surroundings; '
+        '1: each crop alone',
+    )
     parser.add_argument(
         '--device', default='cpu', help='cuda: the teacher runs there, and not in the workers'
     )
@@ -83,9 +90,9 @@ class Distillation:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.device = torch.device(args.device)
-        self.teacher = Teacher(args.wheel).to(self.device)
+        self.teacher = Teacher(args.wheel, args.mosaic).to(self.device)
         self.targets = Targets(self.teacher.classifier)
-        self.students = nn.ModuleDict({arch: Student(arch) for arch in args.archs})
+        self.students = nn.ModuleDict({arch: Student(arch, args.mosaic) for arch in args.archs})
         self.averages = nn.ModuleDict(
             {arch: copy.deepcopy(s.backbone) for arch, s in self.students.items()}
         )
@@ -121,6 +128,7 @@ class Distillation:
             args.batch_size,
             (args.seed, self.starts),
             args.wheel if self.device.type == 'cpu' else None,
+            args.mosaic,
         )
         loader = DataLoader(crops, batch_size=None, num_workers=args.workers, prefetch_factor=6)
         batches = iter(loader)
@@ -168,7 +176,6 @@ class Distillation:
         if size != pixels.shape[-1]:
             pixels = F.interpolate(pixels, (size, size), mode='bilinear', antialias=True)
         pixels = normalised(pixels.float()).bfloat16()
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
         wanted = [
             self.targets.standardise(index, fit_size(value, size // (8 << index)))
             for index, value in enumerate(outputs)
