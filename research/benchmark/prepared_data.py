@@ -54,14 +54,13 @@ custom_imports = dict(
 custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 """
 _WEIGHTS = "init_cfg=dict(checkpoint='research/weights/small-ir_tiny-imagenet.pth')"
-_RATE = "optim_wrapper = dict(optimizer=dict(lr={lr}))\n"
+_RATE = 'optim_wrapper = dict(optimizer=dict(lr={lr}))\n'
 _BACKBONE_RATE = """\
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
 _HEAD_RATE = """\
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(neck=dict(lr_mult={share}), bbox_head=dict(lr_mult={share})))
-)
+rate = dict(lr_mult={share})
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(neck=rate, bbox_head=rate)))
 """
 _FROZEN = """\
 model['backbone'].update(frozen_stages=4, norm_eval=True)

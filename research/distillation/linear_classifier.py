@@ -1,12 +1,13 @@
 """How much frozen features know: a linear classifier on Caltech-101, with a fixed split.
 
-Prints the accuracy, and for a network with products what it is without them.
+Prints the accuracy on images alone and amid others, and for a network with products what it is
+without them.
 """
 
 import argparse
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from mmdet_hadaptive.models import HadaptiveNet
 from ..analysis.product_contribution import measure_products
 from .photos import PackedPhotos
 from .students import normalised
+from .teacher import to_mosaics
 
 _TRAIN = 30
 _MOST_TEST = 20
@@ -59,13 +61,34 @@ def caltech(folder: Path, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def features(net: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) -> Tensor:
+def features(net: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> Tensor:
     """The means of a network's maps over all positions, side by side, (N, channels), float32."""
     parts = []
     for start in range(0, len(images), 64):
         maps = net(images[start : start + 64].float())
         parts.append(torch.cat([v.float().flatten(2).mean(2) for v in maps], dim=1))
     return torch.cat(parts)
+
+
+def surrounded(net: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], list[Tensor]]:
+    """Makes a network see each image amid eight others, as a detector sees an object.
+
+    Args:
+        net: Computes maps, whose sizes three divides, of 3 x 3 images.
+
+    Returns:
+        The same for images (B, 3, H, W): of each map the part of the image in the middle.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def compute(images: Tensor) -> list[Tensor]:
+        others = torch.randint(len(images), (len(images), 9), generator=generator)
+        others[:, 4] = torch.arange(len(images))
+        maps = net(to_mosaics(images[others.flatten()], 3))
+        thirds = [(value.shape[-2] // 3, value.shape[-1] // 3) for value in maps]
+        return [m[..., h : 2 * h, w : 2 * w] for m, (h, w) in zip(maps, thirds, strict=True)]
+
+    return compute
 
 
 def accuracy(x: Tensor, classes: Tensor, training: Tensor, decay: float = 1e-5) -> float:
@@ -127,6 +150,8 @@ def main() -> None:
         return accuracy(features(lambda x: net(normalised(x)), images), classes, training)
 
     print(f'accuracy {evaluate(net):.3f}')
+    amid = features(surrounded(lambda x: net(normalised(x))), images)
+    print(f'surrounded by other images {accuracy(amid, classes, training):.3f}')
     if any(isinstance(module, AdaptiveCrossHadamard) for module in net.modules()):
         with collect_product_statistics(product_bottlenecks(net)) as statistics:
             features(lambda x: net(normalised(x)), images[training])

@@ -33,7 +33,7 @@ TABLES = {
 class DrawnTeacher(nn.Module):
     """Has a classifier, as the teacher has."""
 
-    def __init__(self, wheel):
+    def __init__(self, wheel, mosaic):
         super().__init__()
         torch.manual_seed(3)
         self.classifier = nn.Linear(EMBEDDING, 10)
@@ -57,7 +57,7 @@ def args(tmp_path, monkeypatch):
         monkeypatch.setitem(ARCHITECTURES, arch, table)
     return argparse.Namespace(
         photos=tmp_path, wheel=None, out=tmp_path, archs=list(TABLES), crops=2400,
-        lr=2e-3, kl_weight=0.2, batch_size=4, device='cpu', seed=0,
+        lr=2e-3, kl_weight=0.2, batch_size=4, mosaic=2, device='cpu', seed=0,
     )  # fmt: skip
 
 
@@ -97,12 +97,19 @@ def test_maps_are_fitted_to_the_students():
     assert fit_size(embedding, 2) is embedding
 
 
-@pytest.mark.parametrize('arch', ['small-ir', 'small'])
-def test_a_student_answers_in_the_teachers_shapes(arch):
-    outputs = Student(arch)(torch.randn(2, 3, 64, 64))
+@pytest.mark.parametrize(('arch', 'mosaic'), [('small-ir', 1), ('small-ir', 2), ('small', 2)])
+def test_a_student_answers_in_the_teachers_shapes(arch, mosaic):
+    torch.manual_seed(0)
+    student = Student(arch, mosaic).eval()
+    crops = torch.randn(4, 3, 64, 64)
+    outputs = student(crops)
     assert [tuple(v.shape) for v in outputs] == [
-        (2, 40, 8, 8), (2, 112, 4, 4), (2, 320, 2, 2), (2, 1280),
+        (4, 40, 8, 8), (4, 112, 4, 4), (4, 320, 2, 2), (4, 1280),
     ]  # fmt: skip
+    # With a mosaic it sees what is beside a crop.
+    crops[1] = 0
+    same = [torch.equal(a[0], b[0]) for a, b in zip(outputs, student(crops), strict=True)]
+    assert same == [mosaic == 1] * 4
 
 
 def test_both_students_learn_and_a_run_goes_on_where_it_was(args):
@@ -196,6 +203,21 @@ def test_a_linear_classifier_finds_what_separates_and_nothing_else():
     assert linear_classifier.accuracy(x, classes, training) > 0.95
 
 
+def test_an_image_amid_others_keeps_its_place():
+    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 6, 6)
+    seen = []
+
+    def net(x):
+        seen.append(x)
+        return x, x[..., ::2, ::2]
+
+    maps = linear_classifier.surrounded(net)(images)
+    assert seen[0].shape == (5, 3, 18, 18)
+    assert len(seen[0].unique()) == 5
+    torch.testing.assert_close(maps[0], images)
+    torch.testing.assert_close(maps[1], images[..., ::2, ::2])
+
+
 def test_the_progress_is_drawn(args, monkeypatch):
     run = train.Distillation(args)
     for views in (100, 200):
@@ -221,6 +243,10 @@ def test_a_backbone_is_measured_without_its_products(tmp_path, monkeypatch, caps
     )
     monkeypatch.setattr(sys, 'argv', ['', str(tmp_path), 'tiny', str(tmp_path / 'tiny.pth')])
     linear_classifier.main()
-    lines = capsys.readouterr().out.splitlines()[-3:]
-    assert [line.rsplit(' ', 1)[0] for line in lines][:2] == ['accuracy', 'products constant']
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert [line.rsplit(' ', 1)[0] for line in lines][:3] == [
+        'accuracy',
+        'surrounded by other images',
+        'products constant',
+    ]
     assert all(0 <= float(line.rsplit(' ', 1)[1]) <= 1 for line in lines)
