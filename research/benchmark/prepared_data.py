@@ -49,7 +49,12 @@ model = dict(backbone=dict({weights}))
 """
 _FAST_LAYERS = """\
 custom_imports = dict(
-    imports=['mmdet_hadaptive', 'mmpretrain.models', 'research.distillation.fast_layers']
+    imports=[
+        'mmdet_hadaptive',
+        'mmpretrain.models',
+        'research.benchmark.expanded_neck',
+        'research.distillation.fast_layers',
+    ]
 )
 custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 """
@@ -64,6 +69,20 @@ optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(neck=rate, bbox_head=ra
 """
 _FROZEN = """\
 model['backbone'].update(frozen_stages=4, norm_eval=True)
+"""
+_EXPANDED = """\
+custom_imports = dict(
+    imports=['mmdet_hadaptive', 'mmpretrain.models', 'research.benchmark.expanded_neck']
+)
+model.update(
+    neck=dict(
+        type='ExpandedSSDNeck',
+        narrow_channels=(96, 128),
+        in_channels=(288, 512),
+        out_channels=(288, 512, 512, 256, 256, 128),
+    ),
+    bbox_head=dict(in_channels=(288, 512, 512, 256, 256, 128)),
+)
 """
 _BATCH = """\
 train_dataloader['batch_size'] = 4
@@ -151,6 +170,7 @@ RECIPES = {
     'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
     'hsv-distilled-head-rate-3': _HSV + _DISTILLED + _HEAD_RATE.format(share=3),
     'hsv-distilled-frozen': _HSV + _DISTILLED + _FROZEN,
+    'hsv-distilled-expanded': _HSV + _DISTILLED + _EXPANDED,
     'hsv-distilled-batch-4': _HSV + _DISTILLED + _BATCH,
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-lite0': _HSV + _LITE0,
