@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmdet_hadaptive.models import ARCHITECTURES
 from mmdet_hadaptive.preparation import FORMATS, PreparationError, Recipe, prepare_dataset
 from mmdet_hadaptive.preparation.timing import measure_iteration
+from mmdet_hadaptive.pretraining import distilled_weights
 from mmdet_hadaptive.utils.installation import silence_pkg_resources
 
 _SHOWN = 5
@@ -59,8 +60,9 @@ def main() -> None:
         '--arch',
         choices=ARCHITECTURES,
         default=default.arch,
-        help=f'The network that is trained (default: {default.arch}). Only the default begins with '
-        'trained weights; the others need more images and epochs.',
+        help=f'The network that is trained (default: {default.arch}). '
+        f'{" and ".join(filter(distilled_weights, ARCHITECTURES))} begin with trained weights; the '
+        'others need more images and epochs.',
     )
     parser.add_argument(
         '--size',

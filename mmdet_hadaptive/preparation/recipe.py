@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from ..models import ARCHITECTURES
+from ..pretraining import distilled_weights
 from .annotations import PreparationError
 
 TEMPLATE = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s-ir_custom.py'
@@ -134,8 +135,10 @@ class Recipe:
         model = config.model
         if self.arch != model.backbone.arch:
             own = get_config(_coco_config(self.arch)).model
-            # The weights of the template are those of another network.
-            model.backbone = own.backbone
+            template, model.backbone = model.backbone, own.backbone
+            if weights := distilled_weights(self.arch):
+                model.backbone.norm_cfg.eps = template.norm_cfg.eps
+                model.backbone.init_cfg = dict(template.init_cfg, checkpoint=weights)
             model.bbox_head.in_channels = own.bbox_head.in_channels
             for key in NECK_KEYS:
                 model.neck[key] = own.neck[key]

@@ -39,6 +39,20 @@ def pretrained_checkpoint(name: str) -> str:
     return str(file)
 
 
+def distilled_weights(arch: str) -> str | None:
+    """What a detector with one of the networks starts from.
+
+    Args:
+        arch: One of ``ARCHITECTURES``.
+
+    Returns:
+        The checkpoint for ``init_cfg``, ``hadaptive://ARCH_distilled``; None if no such weights
+        come with the package. Their epsilon of batch normalisation is 1e-5.
+    """
+    name = f'{arch}_distilled'
+    return SCHEME + name if (_FOLDER / f'{name}.pth').is_file() else None
+
+
 def pack_weights(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
     """Makes of a model's weights what is kept in the package.
 

@@ -66,7 +66,8 @@ def test_recipes_out_of_their_limits(options, message):
 
 
 @pytest.mark.parametrize(
-    ('arch', 'size'), [('small-ir', 320), ('medium', 384), ('large-ir', 448), ('large', 128)]
+    ('arch', 'size'),
+    [('small-ir', 320), ('small', 320), ('medium', 384), ('large-ir', 448), ('large', 128)],
 )
 def test_configs_of_every_network_and_size(tmp_path, arch, size):
     folder = tmp_path / 'pets'
@@ -75,7 +76,13 @@ def test_configs_of_every_network_and_size(tmp_path, arch, size):
     result = prepare_dataset(folder, tmp_path / 'out', recipe=recipe)
     config = Config.fromfile(result.config)
     assert config.model.backbone.arch == arch
-    assert (config.model.backbone.get('init_cfg') is None) == (arch != 'small-ir')
+    init_cfg = config.model.backbone.get('init_cfg')
+    if arch.startswith('small'):
+        assert init_cfg['checkpoint'] == f'hadaptive://{arch}_distilled'
+        assert config.model.backbone.norm_cfg.eps == 1e-5
+    else:
+        assert init_cfg is None
+        assert config.model.backbone.norm_cfg.eps == 1e-3
     assert config.train_cfg.max_epochs == config.param_scheduler[1].T_max == 3
     assert config.train_dataloader.batch_size == 4
     # Two images with boxes.
