@@ -126,6 +126,13 @@ model = dict(backbone=dict(init_cfg=dict(checkpoint='hadaptive://small-ir_distil
 _PUBLISHED = """\
 model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='hadaptive://small_distilled')))
 """
+_MEDIUM = """\
+model = dict(
+    backbone=dict(arch='medium-ir', init_cfg=dict(checkpoint='hadaptive://medium-ir_distilled')),
+    neck=dict(in_channels=(128, 192), out_channels=(128, 192, 512, 256, 256, 128)),
+    bbox_head=dict(in_channels=(128, 192, 512, 256, 256, 128)),
+)
+"""
 _LITE0 = """\
 custom_imports = dict(imports=['mmdet_hadaptive', 'mmpretrain.models'], allow_failed_imports=False)
 model = dict(
@@ -173,6 +180,7 @@ RECIPES = {
     'hsv-distilled-expanded': _HSV + _DISTILLED + _EXPANDED,
     'hsv-distilled-batch-4': _HSV + _DISTILLED + _BATCH,
     'hsv-published': _HSV + _PUBLISHED,
+    'hsv-medium': _HSV + _MEDIUM,
     'hsv-lite0': _HSV + _LITE0,
     'hsv-everyday': _HSV + _EVERYDAY,
     'less-colour': _LESS_COLOUR,
