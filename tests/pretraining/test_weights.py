@@ -19,7 +19,7 @@ from mmdet_hadaptive.pretraining import pack_weights, pretrained_checkpoint
 
 ROOT = Path(__file__).parents[2]
 BCCD = 'ssdlite_small-ir_bccd'
-DISTILLED = {'small-ir': 'small-ir_distilled', 'small': 'small_distilled'}
+DISTILLED = {arch: f'{arch}_distilled' for arch in ('small-ir', 'small', 'medium-ir')}
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s-ir_bccd.py'
 
 
@@ -103,7 +103,11 @@ def test_plain_pytorch_takes_distilled_weights(arch, cells):
     x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
     with torch.no_grad():
         maps = net(x)
-    expected = {'small-ir': [1.0873, 1.9151, 0.5848], 'small': [1.1299, 1.4404, 0.484]}
+    expected = {
+        'small-ir': [1.1022, 1.9931, 0.4743],
+        'small': [1.1299, 1.4404, 0.484],
+        'medium-ir': [0.9381, 1.0248, 0.1936],
+    }
     assert [float(y.std()) for y in maps] == pytest.approx(expected[arch], rel=1e-3)
 
 
@@ -122,7 +126,11 @@ def test_mmpretrain_takes_distilled_weights(arch):
                 init_cfg=dict(type='Pretrained', checkpoint=address, prefix='backbone.'),
             ),
             neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=5, in_channels=128),
+            head=dict(
+                type='LinearClsHead',
+                num_classes=5,
+                in_channels=192 if arch == 'medium-ir' else 128,
+            ),
         )
     )
     model.init_weights()
