@@ -44,48 +44,32 @@ train_pipeline.insert(
 )
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 
-# The weights that the template started from when the recipes were compared.
+# The weights that the template started from when the recipes were compared, and one learning rate
+# for all layers.
 model = dict(backbone=dict({weights}))
+optim_wrapper = dict(paramwise_cfg=dict(_delete_=True))
 """
 _FAST_LAYERS = """\
 custom_imports = dict(
-    imports=[
-        'mmdet_hadaptive',
-        'mmpretrain.models',
-        'research.benchmark.expanded_neck',
-        'research.distillation.fast_layers',
-    ]
+    imports=['mmdet_hadaptive', 'mmpretrain.models', 'research.distillation.fast_layers']
 )
 custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 """
 _WEIGHTS = "init_cfg=dict(checkpoint='research/weights/small-ir_tiny-imagenet.pth')"
-_RATE = 'optim_wrapper = dict(optimizer=dict(lr={lr}))\n'
+_RATE = 'optim_wrapper.update(optimizer=dict(lr={lr}))\n'
 _BACKBONE_RATE = """\
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
+optim_wrapper['paramwise_cfg'].update(custom_keys=dict(backbone=dict(lr_mult={share})))
 """
-_HEAD_RATE = """\
-rate = dict(lr_mult={share})
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(neck=rate, bbox_head=rate)))
-"""
-_FROZEN = """\
-model['backbone'].update(frozen_stages=4, norm_eval=True)
-"""
-_EXPANDED = """\
-custom_imports = dict(
-    imports=['mmdet_hadaptive', 'mmpretrain.models', 'research.benchmark.expanded_neck']
+# Layers near the image change less.
+_LAYER_RATE = """\
+optim_wrapper['paramwise_cfg'].update(
+    custom_keys={
+        'backbone.stem': dict(lr_mult=0.1),
+        'backbone.stage1': dict(lr_mult=0.1),
+        'backbone.stage2': dict(lr_mult=0.2),
+        'backbone.stage3': dict(lr_mult=0.5),
+    }
 )
-model.update(
-    neck=dict(
-        type='ExpandedSSDNeck',
-        narrow_channels=(96, 128),
-        in_channels=(288, 512),
-        out_channels=(288, 512, 512, 256, 256, 128),
-    ),
-    bbox_head=dict(in_channels=(288, 512, 512, 256, 256, 128)),
-)
-"""
-_BATCH = """\
-train_dataloader['batch_size'] = 4
 """
 _HSV = """\
 train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]
@@ -149,11 +133,24 @@ model = dict(
     neck=dict(in_channels=(112, 320), out_channels=(112, 320, 512, 256, 256, 128)),
     bbox_head=dict(in_channels=(112, 320, 512, 256, 256, 128)),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper.update(optimizer=dict(lr=1e-3))
+"""
+_LITE0_LAYER_RATE = """\
+optim_wrapper['paramwise_cfg'].update(
+    custom_keys={
+        'timm_model.conv_stem': dict(lr_mult=0.1),
+        'timm_model.bn1': dict(lr_mult=0.1),
+        'timm_model.blocks.0': dict(lr_mult=0.1),
+        'timm_model.blocks.1': dict(lr_mult=0.1),
+        'timm_model.blocks.2': dict(lr_mult=0.2),
+        'timm_model.blocks.3': dict(lr_mult=0.5),
+        'timm_model.blocks.4': dict(lr_mult=0.5),
+    }
+)
 """
 # The whole detector of research/everyday, but for its classes.
 _EVERYDAY = "load_from = 'work_dirs/everyday/detector.pth'\n"
-# What each recipe does otherwise than the first. 'hsv-distilled' is the template's.
+# What each recipe does otherwise than the first. 'hsv-distilled-layer-rate' is the template's.
 RECIPES = {
     'pretrained': '',
     'scratch': _SCRATCH,
@@ -164,24 +161,19 @@ RECIPES = {
     'frozen-stages': f'model = dict(backbone=dict(frozen_stages=1, {_WEIGHTS}))\n',
     'norm-eval': f'model = dict(backbone=dict(norm_eval=True, {_WEIGHTS}))\n',
     'faster-average': _FASTER_AVERAGE,
-    'decay-4': 'optim_wrapper = dict(optimizer=dict(weight_decay=0.2))\n',
+    'decay-4': 'optim_wrapper.update(optimizer=dict(weight_decay=0.2))\n',
     'expand-4': "train_pipeline[1]['expand_ratio'] = (1, 4)\n",
     'no-colour': 'del train_pipeline[3]\n',
     'hsv': _HSV,
     'hsv-scratch': _HSV + _SCRATCH,
     'hsv-distilled': _HSV + _DISTILLED,
-    'hsv-distilled-rate-0.5': _HSV + _DISTILLED + _RATE.format(lr=1e-3),
-    'hsv-distilled-rate-2': _HSV + _DISTILLED + _RATE.format(lr=4e-3),
-    'hsv-distilled-backbone-rate-3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=3),
     'hsv-distilled-backbone-rate-0.3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.3),
     'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
-    'hsv-distilled-head-rate-3': _HSV + _DISTILLED + _HEAD_RATE.format(share=3),
-    'hsv-distilled-frozen': _HSV + _DISTILLED + _FROZEN,
-    'hsv-distilled-expanded': _HSV + _DISTILLED + _EXPANDED,
-    'hsv-distilled-batch-4': _HSV + _DISTILLED + _BATCH,
+    'hsv-distilled-layer-rate': _HSV + _DISTILLED + _LAYER_RATE,
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-medium': _HSV + _MEDIUM,
     'hsv-lite0': _HSV + _LITE0,
+    'hsv-lite0-layer-rate': _HSV + _LITE0 + _LITE0_LAYER_RATE,
     'hsv-everyday': _HSV + _EVERYDAY,
     'less-colour': _LESS_COLOUR,
     'affine': _AFFINE,
@@ -193,7 +185,7 @@ model = dict(
     neck=dict(_delete_=True, **{neck}),
     bbox_head=dict(in_channels={in_channels}),
 )
-optim_wrapper = dict(optimizer=dict(lr={learning_rate}))
+optim_wrapper.update(optimizer=dict(lr={learning_rate}))
 """
 
 

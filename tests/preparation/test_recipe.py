@@ -67,7 +67,7 @@ def test_recipes_out_of_their_limits(options, message):
 
 @pytest.mark.parametrize(
     ('arch', 'size'),
-    [('small-ir', 320), ('small', 320), ('medium', 384), ('large-ir', 448), ('large', 128)],
+    [('small-ir', 320), ('small', 320), ('medium-ir', 384), ('large-ir', 448), ('large', 128)],
 )
 def test_configs_of_every_network_and_size(tmp_path, arch, size):
     folder = tmp_path / 'pets'
@@ -77,12 +77,14 @@ def test_configs_of_every_network_and_size(tmp_path, arch, size):
     config = Config.fromfile(result.config)
     assert config.model.backbone.arch == arch
     init_cfg = config.model.backbone.get('init_cfg')
-    if arch.startswith('small'):
+    if not arch.startswith('large'):
         assert init_cfg['checkpoint'] == f'hadaptive://{arch}_distilled'
         assert config.model.backbone.norm_cfg.eps == 1e-5
     else:
         assert init_cfg is None
         assert config.model.backbone.norm_cfg.eps == 1e-3
+    # Only trained layers learn slower.
+    assert bool(config.optim_wrapper.paramwise_cfg) == (not arch.startswith('large'))
     assert config.train_cfg.max_epochs == config.param_scheduler[1].T_max == 3
     assert config.train_dataloader.batch_size == 4
     # Two images with boxes.

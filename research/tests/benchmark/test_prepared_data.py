@@ -34,7 +34,7 @@ DETECTORS = (
 @pytest.mark.parametrize('recipe', RECIPES)
 def test_a_recipe_differs_in_what_it_names(tmp_path, recipe):
     first = 'hsv' if recipe.startswith('hsv-') else 'pretrained'
-    first = 'hsv-distilled' if recipe.startswith('hsv-distilled-') else first
+    first = next((r for r in ('hsv-distilled', 'hsv-lite0') if recipe.startswith(f'{r}-')), first)
     template = Config.fromfile(write_recipe(PRETRAINED, first, 7, tmp_path)).to_dict()
     other = Config.fromfile(write_recipe(PRETRAINED, recipe, 7, tmp_path)).to_dict()
     settings = {
@@ -42,6 +42,7 @@ def test_a_recipe_differs_in_what_it_names(tmp_path, recipe):
         'hsv-scratch': 'model',
         'hsv-distilled': 'model',
         'hsv-published': 'model',
+        'hsv-medium': 'model',
         'hsv-everyday': 'load_from',
         'hsv-lite0': ('model', 'custom_imports', 'optim_wrapper'),
         'frozen-stages': 'model',
