@@ -60,21 +60,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_data['ann_file'], classwise=True)
 test_evaluator = val_evaluator
 
-# AdamW, one cosine and averaged weights. The layers near the image learn slower: their weights are
-# trained already.
+# AdamW, one cosine and averaged weights.
 max_epochs = 14
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys={
-            'backbone.stem': dict(lr_mult=0.1),
-            'backbone.stage1': dict(lr_mult=0.1),
-            'backbone.stage2': dict(lr_mult=0.2),
-            'backbone.stage3': dict(lr_mult=0.5),
-        }
-    ),
-)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(

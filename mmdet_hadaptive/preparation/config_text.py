@@ -57,7 +57,7 @@ test_evaluator = dict(ann_file=test_data['ann_file'])
 
 max_epochs = {epochs}
 train_cfg = dict(max_epochs=max_epochs, val_interval={val_interval})
-optim_wrapper = {optim_wrapper}
+optim_wrapper = dict(optimizer=dict(lr={learning_rate}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end={warm_up}),
     dict(
@@ -108,10 +108,6 @@ def render_config(
         dict(hook, momentum=schedule.momentum) if hook['type'] == 'EMAHook' else hook
         for hook in template.custom_hooks
     ]
-    optim_wrapper = dict(optimizer=dict(lr=schedule.learning_rate))
-    if not model.backbone.get('init_cfg'):
-        # The template's learning rates by layer are those of trained weights.
-        optim_wrapper['paramwise_cfg'] = dict(_delete_=True)
     text = _TEXT.format(
         folder=_literal(str(folder)),
         annotation_format=annotation_format,
@@ -137,7 +133,7 @@ def render_config(
         iterations=schedule.iterations,
         epochs=schedule.epochs,
         val_interval=schedule.val_interval,
-        optim_wrapper=_call(optim_wrapper),
+        learning_rate=schedule.learning_rate,
         warm_up=schedule.warm_up,
         custom_hooks=_lines(hooks),
     )

@@ -44,10 +44,9 @@ train_pipeline.insert(
 )
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
 
-# The weights that the template started from when the recipes were compared, and one learning rate
-# for all layers.
+# The weights that the template started from when the recipes were compared.
 model = dict(backbone=dict({weights}))
-optim_wrapper = dict(paramwise_cfg=dict(_delete_=True))
+optim_wrapper = dict()
 """
 _FAST_LAYERS = """\
 custom_imports = dict(
@@ -58,17 +57,19 @@ custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 _WEIGHTS = "init_cfg=dict(checkpoint='research/weights/small-ir_tiny-imagenet.pth')"
 _RATE = 'optim_wrapper.update(optimizer=dict(lr={lr}))\n'
 _BACKBONE_RATE = """\
-optim_wrapper['paramwise_cfg'].update(custom_keys=dict(backbone=dict(lr_mult={share})))
+optim_wrapper.update(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
 """
 # Layers near the image change less.
 _LAYER_RATE = """\
-optim_wrapper['paramwise_cfg'].update(
-    custom_keys={
-        'backbone.stem': dict(lr_mult=0.1),
-        'backbone.stage1': dict(lr_mult=0.1),
-        'backbone.stage2': dict(lr_mult=0.2),
-        'backbone.stage3': dict(lr_mult=0.5),
-    }
+optim_wrapper.update(
+    paramwise_cfg=dict(
+        custom_keys={
+            'backbone.stem': dict(lr_mult=0.1),
+            'backbone.stage1': dict(lr_mult=0.1),
+            'backbone.stage2': dict(lr_mult=0.2),
+            'backbone.stage3': dict(lr_mult=0.5),
+        }
+    )
 )
 """
 _HSV = """\
@@ -136,21 +137,23 @@ model = dict(
 optim_wrapper.update(optimizer=dict(lr=1e-3))
 """
 _LITE0_LAYER_RATE = """\
-optim_wrapper['paramwise_cfg'].update(
-    custom_keys={
-        'timm_model.conv_stem': dict(lr_mult=0.1),
-        'timm_model.bn1': dict(lr_mult=0.1),
-        'timm_model.blocks.0': dict(lr_mult=0.1),
-        'timm_model.blocks.1': dict(lr_mult=0.1),
-        'timm_model.blocks.2': dict(lr_mult=0.2),
-        'timm_model.blocks.3': dict(lr_mult=0.5),
-        'timm_model.blocks.4': dict(lr_mult=0.5),
-    }
+optim_wrapper.update(
+    paramwise_cfg=dict(
+        custom_keys={
+            'timm_model.conv_stem': dict(lr_mult=0.1),
+            'timm_model.bn1': dict(lr_mult=0.1),
+            'timm_model.blocks.0': dict(lr_mult=0.1),
+            'timm_model.blocks.1': dict(lr_mult=0.1),
+            'timm_model.blocks.2': dict(lr_mult=0.2),
+            'timm_model.blocks.3': dict(lr_mult=0.5),
+            'timm_model.blocks.4': dict(lr_mult=0.5),
+        }
+    )
 )
 """
 # The whole detector of research/everyday, but for its classes.
 _EVERYDAY = "load_from = 'work_dirs/everyday/detector.pth'\n"
-# What each recipe does otherwise than the first. 'hsv-distilled-layer-rate' is the template's.
+# What each recipe does otherwise than the first. 'hsv-distilled' is the template's.
 RECIPES = {
     'pretrained': '',
     'scratch': _SCRATCH,

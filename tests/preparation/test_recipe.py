@@ -83,8 +83,6 @@ def test_configs_of_every_network_and_size(tmp_path, arch, size):
     else:
         assert init_cfg is None
         assert config.model.backbone.norm_cfg.eps == 1e-3
-    # Only trained layers learn slower.
-    assert bool(config.optim_wrapper.paramwise_cfg) == (not arch.startswith('large'))
     assert config.train_cfg.max_epochs == config.param_scheduler[1].T_max == 3
     assert config.train_dataloader.batch_size == 4
     # Two images with boxes.

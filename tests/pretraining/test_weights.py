@@ -10,7 +10,6 @@ import torch
 import yaml
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
@@ -77,25 +76,6 @@ def test_the_template_starts_from_distilled_weights():
     ]
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[f'backbone.{name}'].to(value.dtype)), name
-
-
-def test_trained_layers_near_the_image_learn_slower():
-    config = Config.fromfile(CONFIG.with_stem('ssdlite_hadaptive-s-ir_custom'))
-    init_default_scope(config.default_scope)
-    model = MODELS.build(config.model)
-    groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
-    rates = {id(p): group['lr'] for group in groups for p in group['params']}
-    shares = {}
-    for name, p in model.named_parameters():
-        part = '.'.join(name.split('.')[: 2 if name.startswith('backbone') else 1])
-        shares.setdefault(part, set()).add(
-            round(rates[id(p)] / config.optim_wrapper.optimizer.lr, 6)
-        )
-    slower = dict(stem=0.1, stage1=0.1, stage2=0.2, stage3=0.5, stage4=1.0)
-    assert shares == {f'backbone.{part}': {share} for part, share in slower.items()} | {
-        'neck': {1.0},
-        'bbox_head': {1.0},
-    }
 
 
 def test_the_metafiles_name_what_comes_with_the_package():

@@ -27,8 +27,6 @@ model = dict(
     train_cfg=dict(assigner=dict(ignore_iof_thr=0.5)),
 )
 
-# It was run with one learning rate for all layers.
-optim_wrapper = dict(paramwise_cfg=dict(_delete_=True))
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = _base_.param_scheduler
