@@ -161,8 +161,46 @@ def test_the_backbones_are_written_as_the_package_keeps_them(args):
             arch, init_cfg=dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
         )
         net.init_weights()
-        expected = run.averages[arch].stem[0].conv.weight.half().float()
-        assert torch.equal(net.stem[0].conv.weight, expected)
+        average = run.averages[arch]
+        for own, scale in (
+            (lambda n: n.stem[0].conv, 8),
+            (lambda n: n.stage4[0].depthwise.conv, 1),
+        ):
+            expected = scale * own(average).weight.half().float()
+            assert torch.equal(own(net).weight, expected)
+
+
+@pytest.mark.parametrize('arch', ['small', 'small-ir'])
+def test_enlarged_weights_compute_the_same(arch):
+    torch.manual_seed(0)
+    net = HadaptiveNet(arch, out_indices=(2, 3, 4)).eval()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 2.0)
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(1e-4, 1.0)
+    x = torch.randn(1, 3, 64, 64)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        before = net(x)
+        net.load_state_dict(train.enlarge_early_weights(state))
+        after = net(x)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
+    factors = {
+        name: float(
+            net.state_dict()[f'{name}.conv.weight'].norm() / state[f'{name}.conv.weight'].norm()
+        )
+        for name in (
+            'stem.0',
+            'stage1.0',
+            'stage2.1.depthwise',
+            'stage3.1.depthwise',
+            'stage4.0.depthwise',
+        )
+    }
+    assert [*factors.values()] == pytest.approx([8, 8, 4, 2, 1], rel=1e-2)
+    assert factors['stage4.0.depthwise'] == 1
 
 
 def test_progress_is_noted(args):
