@@ -56,22 +56,16 @@ custom_hooks = [*custom_hooks, dict(type='FastLayersHook')]
 """
 _WEIGHTS = "init_cfg=dict(checkpoint='research/weights/small-ir_tiny-imagenet.pth')"
 _RATE = 'optim_wrapper.update(optimizer=dict(lr={lr}))\n'
-_BACKBONE_RATE = """\
-optim_wrapper.update(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult={share}))))
-"""
+_RATES = 'optim_wrapper.update(paramwise_cfg=dict(custom_keys={keys}))\n'
 # Layers near the image change less.
-_LAYER_RATE = """\
-optim_wrapper.update(
-    paramwise_cfg=dict(
-        custom_keys={
-            'backbone.stem': dict(lr_mult=0.1),
-            'backbone.stage1': dict(lr_mult=0.1),
-            'backbone.stage2': dict(lr_mult=0.2),
-            'backbone.stage3': dict(lr_mult=0.5),
-        }
-    )
+_LAYER_RATE = _RATES.format(
+    keys={
+        'backbone.stem': dict(lr_mult=0.1),
+        'backbone.stage1': dict(lr_mult=0.1),
+        'backbone.stage2': dict(lr_mult=0.2),
+        'backbone.stage3': dict(lr_mult=0.5),
+    }
 )
-"""
 _HSV = """\
 train_pipeline[2:4] = [dict(type='YOLOXHSVRandomAug'), train_pipeline[2]]
 """
@@ -136,21 +130,20 @@ model = dict(
 )
 optim_wrapper.update(optimizer=dict(lr=1e-3))
 """
-_LITE0_LAYER_RATE = """\
-optim_wrapper.update(
-    paramwise_cfg=dict(
-        custom_keys={
-            'timm_model.conv_stem': dict(lr_mult=0.1),
-            'timm_model.bn1': dict(lr_mult=0.1),
-            'timm_model.blocks.0': dict(lr_mult=0.1),
-            'timm_model.blocks.1': dict(lr_mult=0.1),
-            'timm_model.blocks.2': dict(lr_mult=0.2),
-            'timm_model.blocks.3': dict(lr_mult=0.5),
-            'timm_model.blocks.4': dict(lr_mult=0.5),
-        }
-    )
+_LITE0_LAYER_RATE = _RATES.format(
+    keys={
+        f'timm_model.{part}': dict(lr_mult=share)
+        for part, share in {
+            'conv_stem': 0.1,
+            'bn1': 0.1,
+            'blocks.0': 0.1,
+            'blocks.1': 0.1,
+            'blocks.2': 0.2,
+            'blocks.3': 0.5,
+            'blocks.4': 0.5,
+        }.items()
+    }
 )
-"""
 # The whole detector of research/everyday, but for its classes.
 _EVERYDAY = "load_from = 'work_dirs/everyday/detector.pth'\n"
 # What each recipe does otherwise than the first. 'hsv-distilled' is the template's.
@@ -159,8 +152,8 @@ RECIPES = {
     'scratch': _SCRATCH,
     'rate-0.5': _RATE.format(lr=1e-3),
     'rate-2': _RATE.format(lr=4e-3),
-    'backbone-rate-0.3': _BACKBONE_RATE.format(share=0.3),
-    'backbone-rate-0.1': _BACKBONE_RATE.format(share=0.1),
+    'backbone-rate-0.3': _RATES.format(keys=dict(backbone=dict(lr_mult=0.3))),
+    'backbone-rate-0.1': _RATES.format(keys=dict(backbone=dict(lr_mult=0.1))),
     'frozen-stages': f'model = dict(backbone=dict(frozen_stages=1, {_WEIGHTS}))\n',
     'norm-eval': f'model = dict(backbone=dict(norm_eval=True, {_WEIGHTS}))\n',
     'faster-average': _FASTER_AVERAGE,
@@ -170,8 +163,12 @@ RECIPES = {
     'hsv': _HSV,
     'hsv-scratch': _HSV + _SCRATCH,
     'hsv-distilled': _HSV + _DISTILLED,
-    'hsv-distilled-backbone-rate-0.3': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.3),
-    'hsv-distilled-backbone-rate-0.1': _HSV + _DISTILLED + _BACKBONE_RATE.format(share=0.1),
+    'hsv-distilled-backbone-rate-0.3': _HSV
+    + _DISTILLED
+    + _RATES.format(keys=dict(backbone=dict(lr_mult=0.3))),
+    'hsv-distilled-backbone-rate-0.1': _HSV
+    + _DISTILLED
+    + _RATES.format(keys=dict(backbone=dict(lr_mult=0.1))),
     'hsv-distilled-layer-rate': _HSV + _DISTILLED + _LAYER_RATE,
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-medium': _HSV + _MEDIUM,
