@@ -31,21 +31,32 @@ _NAME = 'hadaptive_fast_layers'
 @cache
 def extension() -> ModuleType:
     """The compiled C++ file; takes a minute the first time on a machine."""
-    source = Path(__file__).with_suffix('.cpp')
-    content = source.read_text() + torch.__version__ + platform.node()
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
-    folder = Path.home() / '.cache/hadaptive' / key
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside: torch waits for ever for a compilation that was killed in its own folder.
-        aside = Path(tempfile.mkdtemp(dir=folder.parent))
-        flags = ['-O3', '-march=native', '-ffast-math', '-mprefer-vector-width=512']
-        load(_NAME, [str(source)], extra_cflags=flags, build_directory=str(aside))
-        aside.replace(folder)
-    spec = spec_from_file_location(_NAME, folder / f'{_NAME}.so')
+    spec = spec_from_file_location(_NAME, compile_library())
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def compile_library() -> Path:
+    """Compiles the C++ file into the user's cache, if it is not there yet.
+
+    Programs may do this at the same time.
+
+    Returns:
+        The library.
+    """
+    source = Path(__file__).with_suffix('.cpp')
+    content = source.read_text() + torch.__version__ + platform.node()
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    library = Path.home() / '.cache/hadaptive' / f'{_NAME}-{key}.so'
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        flags = ['-O3', '-march=native', '-ffast-math', '-mprefer-vector-width=512']
+        # Made aside: torch waits for ever for a compilation that was killed in its own folder.
+        with tempfile.TemporaryDirectory(dir=library.parent) as aside:
+            load(_NAME, [str(source)], extra_cflags=flags, build_directory=aside)
+            (Path(aside) / f'{_NAME}.so').replace(library)
+    return library
 
 
 class _Depthwise(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """The layers that train faster do what the plain ones do."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from mmdet_hadaptive.layers import ConvNormAct
 from mmdet_hadaptive.models import HadaptiveNet
 from mmdet_hadaptive.models.architectures import ach, conv, ghost, inverted_residual
+from research.distillation import fast_layers
 from research.distillation.fast_layers import FastLayersHook, use_fast_layers
 
 pytestmark = pytest.mark.skipif(
@@ -92,3 +94,22 @@ def test_a_hook_trains_a_backbone_in_bfloat16_and_evaluates_it_in_float32():
         torch.testing.assert_close(b, a)
     assert {y.dtype for y in net.train()(x)} == {torch.float32}
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_two_programs_may_compile_at_the_same_time(tmp_path, monkeypatch):
+    folders = []
+
+    def load(name, sources, *, build_directory, **options):
+        folders.append(build_directory)
+        if len(folders) == 1:
+            # Another program begins later and ends earlier.
+            fast_layers.compile_library()
+        Path(build_directory, f'{name}.so').write_text(build_directory)
+
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setattr(fast_layers, 'load', load)
+    library = fast_layers.compile_library()
+    assert fast_layers.compile_library() == library
+    assert len(folders) == 2
+    assert library.read_text() == folders[0]
+    assert [*library.parent.iterdir()] == [library]

@@ -203,6 +203,16 @@ def test_enlarged_weights_compute_the_same(arch):
     assert factors['stage4.0.depthwise'] == 1
 
 
+def test_channels_of_a_small_variance_are_not_enlarged():
+    state = HadaptiveNet('small-ir').state_dict()
+    weight, variance = state['stem.0.conv.weight'], state['stem.0.norm.running_var']
+    variance[0] = 9e-4
+    new = train.enlarge_early_weights(state)
+    torch.testing.assert_close(new['stem.0.conv.weight'][0], weight[0], rtol=0, atol=0)
+    torch.testing.assert_close(new['stem.0.conv.weight'][1], 8 * weight[1])
+    assert new['stem.0.norm.running_var'][0] == variance[0]
+
+
 def test_progress_is_noted(args):
     run = train.Distillation(args)
     run.views = 1200
