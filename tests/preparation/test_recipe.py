@@ -1,10 +1,13 @@
+import json
+import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from annotated_folders import write_voc
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -126,3 +129,32 @@ def test_the_commands_that_are_printed_can_be_pasted(tmp_path, monkeypatch, pyte
     assert train == ['python', 'tools/train.py', test[2]]
     assert (tmp_path / train[2]).is_file()
     assert test[3] == 'work_dirs/Hard Hat (1)_prepared/epoch_3.pth'
+
+
+@pytest.mark.parametrize(
+    'base', ['mmdet::atss/atss_r50_fpn_1x_coco.py', 'mmdet::ssd/ssd300_coco.py']
+)
+def test_the_data_in_another_detector(tmp_path, pytestconfig, base):
+    write_voc(tmp_path / 'pets')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
+    written = Path(result.config).read_text()
+    data = written[written.index('data_root') : written.index('# The input')]
+    page = (pytestconfig.rootpath / 'docs/own-data.md').read_text()
+    (snippet,) = re.findall(r'```python\n(train_dataloader.*?)```', page, re.DOTALL)
+    if 'ssd' in base:
+        (nested,) = re.findall(r'write\s+`(train_dataloader = .*?)`', page)
+        snippet += nested
+    config = Config.fromstring(f'_base_ = {base!r}\n{data}{snippet}', '.py')
+    init_default_scope('mmdet')
+    train = DATASETS.build(dict(config.train_dataloader.dataset))
+    tests = DATASETS.build(dict(config.test_dataloader.dataset))
+    content = json.loads(Path(config.train_data.ann_file).read_text())
+    annotated = {annotation['image_id'] for annotation in content['annotations']}
+    assert len(train) == config.train_dataloader.dataset.get('times', 1) * len(annotated)
+    assert len(tests) == len(json.loads(Path(config.val_data.ann_file).read_text())['images'])
+    for dataset in (train, tests):
+        assert dataset.metainfo['classes'] == config.metainfo.classes
+        assert len(dataset[0]['data_samples'].gt_instances)
+    assert config.val_dataloader == config.test_dataloader
+    evaluators = config.val_evaluator, config.test_evaluator
+    assert [evaluator.ann_file for evaluator in evaluators] == [config.val_data.ann_file] * 2
