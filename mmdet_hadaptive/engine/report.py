@@ -32,7 +32,11 @@ def plot_curves(scalars: Sequence[str | Path], out_file: str | Path | BinaryIO, 
     """
     series: dict[str, dict[float, float]] = defaultdict(dict)
     for line in (line for file in scalars for line in Path(file).read_text().splitlines()):
-        record: dict[str, Any] = json.loads(line)
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            # A process that is killed, or a full disk, leaves the half of a line.
+            continue
         for key in ('loss', 'loss_cls', 'loss_bbox', *METRICS):
             # An mAP of -1 stands for no prediction at all.
             if key in record:

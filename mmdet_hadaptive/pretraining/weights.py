@@ -1,12 +1,10 @@
 """Weights that come with the package, by name."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.runner import CheckpointLoader
-from torch import Tensor
 
 from ..utils.safe_loading import UnreadableCheckpointError
 
@@ -51,29 +49,6 @@ def distilled_weights(arch: str) -> str | None:
     """
     name = f'{arch}_distilled'
     return SCHEME + name if (_FOLDER / f'{name}.pth').is_file() else None
-
-
-def pack_weights(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes of a model's weights what is kept in the package.
-
-    Args:
-        state: The ``state_dict`` of the model.
-        meta: What is to be known of them: plain data.
-
-    Returns:
-        ``dict(meta, state_dict)``, tensors of two and more dimensions in float16.
-
-    Raises:
-        ValueError: If a weight is not finite, or is not in float16; names it.
-    """
-    packed = {}
-    for name, value in state.items():
-        packed[name] = value.half() if value.is_floating_point() and value.ndim > 1 else value
-        if not packed[name].isfinite().all():
-            raise ValueError(
-                f'{name} has values of up to {value.abs().max()}, float16 ends at 65504'
-            )
-    return dict(meta=dict(meta), state_dict=packed)
 
 
 def register_scheme() -> None:

@@ -22,12 +22,15 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from mmdet_hadaptive.utils.configs import walk
 from mmdet_hadaptive.utils.files import write_whole
 from mmdet_hadaptive.utils.installation import installed_versions
-from mmdet_hadaptive.utils.metrics import MAP, MAP_50, METRICS, TOP_1, TOP_5
+from mmdet_hadaptive.utils.metrics import MAP, MAP_50, METRICS
 
 from ..markdown import markdown_table
 from .processes import ChildProcesses
 
 # The columns of a table.
+# MMPretrain's, in percent.
+TOP_1 = 'accuracy/top1'
+TOP_5 = 'accuracy/top5'
 _NAMES = {MAP: 'mAP', MAP_50: 'mAP50', TOP_1: 'top-1', TOP_5: 'top-5'}
 _TOOLS = ('-m', 'mmdet_hadaptive.utils.mmdet_tools')
 

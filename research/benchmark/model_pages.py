@@ -10,11 +10,11 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmdet_hadaptive.pretraining import pretrained_options
 from mmdet_hadaptive.utils.configs import walk
 from mmdet_hadaptive.utils.costs import count_costs, count_parameters, input_size
 
 from ..markdown import markdown_table
+from .pretrained_options import pretrained_options
 
 _BEGIN = '<!-- models: written by research/tools/write_model_pages.py -->'
 _END = '<!-- /models -->'

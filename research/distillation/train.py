@@ -22,9 +22,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from mmdet_hadaptive import __version__
-from mmdet_hadaptive.pretraining import pack_weights
 from mmdet_hadaptive.utils.files import write_whole
 
+from ..packing import pack_weights
 from . import linear_classifier
 from .fast_layers import use_fast_layers
 from .photos import RandomCrops

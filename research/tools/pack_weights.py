@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 
 from mmdet_hadaptive import __version__
-from mmdet_hadaptive.pretraining import pack_weights
 from mmdet_hadaptive.utils.files import write_whole
 from mmdet_hadaptive.utils.safe_loading import load_checkpoint
+from research.packing import pack_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 

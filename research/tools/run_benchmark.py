@@ -6,13 +6,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmdet_hadaptive.datasets import make_shapes
-from mmdet_hadaptive.pretraining import pretrained_options
 from research.benchmark.accuracy import (
     Run,
     data_root_options,
     tabulate_comparison,
     train_all,
 )
+from research.benchmark.pretrained_options import pretrained_options
 from research.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -33,7 +33,9 @@ def test_losses_and_scores_have_axes_of_their_own(tmp_path, monkeypatch):
     records += [{'step': i, 'coco/bbox_mAP': m} for i, m in ((1, -1), (2, 0.3))]
     # The second one is that of a run that was resumed from the second step.
     files = [tmp_path / f'{i}.json' for i in range(2)]
-    files[0].write_text('\n'.join(map(json.dumps, [*records, dict(step=3, loss=99.0)])))
+    # The first one was killed while it wrote.
+    lines = [*map(json.dumps, [*records, dict(step=3, loss=99.0)]), '{"loss": 3.1, "st']
+    files[0].write_text('\n'.join(lines))
     files[1].write_text(json.dumps(dict(step=3, loss=3.0)))
     plot_curves(files, tmp_path / 'curves.png', 'title')
     drawn = [

@@ -13,8 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from short_training import SHORT_TRAINING
 
-from mmdet_hadaptive.pretraining import pretrained_options
-from mmdet_hadaptive.utils.metrics import MAP, MAP_50, METRICS, TOP_1
+from mmdet_hadaptive.utils.metrics import MAP, MAP_50, METRICS
 from research.benchmark import accuracy
 from research.benchmark.accuracy import (
     Run,
@@ -22,6 +21,7 @@ from research.benchmark.accuracy import (
     tabulate_comparison,
     train_all,
 )
+from research.benchmark.pretrained_options import pretrained_options
 from research.benchmark.processes import ChildProcesses
 
 ROOT = Path(__file__).parents[3]
@@ -149,7 +149,7 @@ def test_programs_that_share_a_folder_keep_each_others_results(make_run, tmp_pat
 
 def test_classifiers(make_run, tmp_path, capsys):
     results = train_all([make_run('classifier'), make_run('other_classifier')], tmp_path)
-    assert results[0][TOP_1] == 0.325
+    assert results[0]['accuracy/top1'] == 0.325
     assert 'classifier_seed0: top-1 0.325' in capsys.readouterr().out
     table = tabulate_comparison(results, 'classifier')
     assert table.startswith('| config | seeds | top-1 | top-5 | difference in top-1 |')
