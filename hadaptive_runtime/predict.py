@@ -19,7 +19,7 @@ from .loading import load_exported
 from .predictions import OF_IMAGES, TABLES, Prediction, make_tables, yolo_name
 from .sources import Sources, describe, find_sources
 from .tiles import detect_in_tiles
-from .video import VideoSource, VideoWriter
+from .video import VideoSource, VideoWriter, hold_interrupts
 
 PICTURES = 'pictures'
 _BAR = 30
@@ -186,17 +186,14 @@ def _predict_video(
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     writing = VideoWriter(target, video.rate, not video.is_live) if target else nullcontext()
-    with writing as writer:
-        try:
-            for number, (frame, seconds) in enumerate(video):
-                picture = predictor(frame, name, number, seconds)
-                if writer is not None:
-                    writer.write(picture, seconds)
-                if show and not _show(picture):
-                    break
-        except KeyboardInterrupt:
-            if not video.is_live or not predictor.seconds:
-                raise
+    holding = hold_interrupts() if video.is_live else nullcontext(())
+    with holding as interrupts, writing as writer:
+        for number, (frame, seconds) in enumerate(video):
+            picture = predictor(frame, name, number, seconds)
+            if writer is not None:
+                writer.write(picture, seconds)
+            if interrupts or (show and not _show(picture)):
+                break
         if writer is not None:
             writer.finish()
 

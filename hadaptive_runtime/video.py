@@ -1,8 +1,11 @@
 """Reads videos and cameras, and writes annotated videos whole or not at all."""
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -163,6 +166,31 @@ class VideoWriter:
             f'{self._file} cannot be written: make room, make the folder writable, or name another '
             'with --out'
         )
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[Sequence[int]]:
+    """Lets Ctrl+C break nothing off: a frame is written to its end, and so is a video.
+
+    Where a program handles SIGINT in its own way, and in other threads than the main one, nothing
+    is held.
+
+    Yields:
+        What is empty until Ctrl+C is pressed.
+    """
+    interrupts: list[int] = []
+    usual = signal.default_int_handler
+    is_held = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is usual
+    )
+    if is_held:
+        signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        if is_held:
+            signal.signal(signal.SIGINT, usual)
 
 
 def _describe_failure(source: Path | str | int) -> str:

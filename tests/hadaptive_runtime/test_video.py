@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import time
 from copy import copy
 from pathlib import Path
@@ -92,8 +93,9 @@ def test_a_video_that_cannot_be_written(tmp_path, main, monkeypatch, lost):
     assert list((tmp_path / 'outputs').iterdir()) == []
 
 
-def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, capsys):
-    capture_class = cv2.VideoCapture
+@pytest.mark.parametrize('moment', ['read', 'write', 'twice'])
+def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, capsys, moment):
+    capture_class, writer_class = cv2.VideoCapture, cv2.VideoWriter
 
     class Camera:
         def __init__(self, source):
@@ -104,16 +106,35 @@ def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, c
             self.count += 1
             # Several frames of a camera of 1,000 a second.
             time.sleep(0.003)
-            if self.count > 4:
+            if self.count == 4:
                 monkeypatch.setattr(cv2, 'VideoCapture', capture_class)
-                raise KeyboardInterrupt
+                if moment == 'read':
+                    signal.raise_signal(signal.SIGINT)
             return True, np.full((80, 120, 3), 100, np.uint8)
 
         def get(self, key):
             return {cv2.CAP_PROP_FPS: 1000.0}.get(key, -1.0)
 
-    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    class Writer:
+        def __init__(self, *args):
+            self.writer = writer_class(*args)
+            self.isOpened = self.writer.isOpened
+
+        def write(self, frame):
+            self.writer.write(frame)
+            if camera.count == 4 and moment != 'read':
+                signal.raise_signal(signal.SIGINT)
+
+        def release(self):
+            if moment == 'twice' and self.isOpened():
+                signal.raise_signal(signal.SIGINT)
+            self.writer.release()
+
+    camera = Camera(3)
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda source: camera)
+    monkeypatch.setattr(cv2, 'VideoWriter', Writer)
     main('3')
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert 'frames: 4, median latency' in capsys.readouterr().out
     frames, rate = read_video('outputs/camera-3.mp4')
     # As many as a thousand a second take, not as many as were annotated.
