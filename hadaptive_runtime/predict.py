@@ -136,7 +136,12 @@ def predict(
     for source, name in sources.videos.items():
         video = VideoSource(source)
         predictor = Predictor(detector, threshold, video.num_frames, tile)
-        target = targets[source] if PICTURES in save else None
+        target = targets[source]
+        if video.is_live:
+            target = _add_time(target)
+            name = target.name
+        if PICTURES not in save:
+            target = None
         _predict_video(video, name, target, predictor, show)
         predictions += predictor.predictions
         print(predictor.summary('frames', str(target or out)))
@@ -196,6 +201,15 @@ def _predict_video(
                 break
         if writer is not None:
             writer.finish()
+
+
+def _add_time(target: Path) -> Path:
+    """What a recording that begins now is called; no earlier one has this name."""
+    while True:
+        dated = target.with_stem(f'{target.stem}_{time.strftime("%Y-%m-%d_%H-%M-%S")}')
+        if not dated.exists():
+            return dated
+        time.sleep(0.1)
 
 
 def _show(picture: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """Finds the images and videos that a command line names."""
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ VIDEO_SUFFIXES = {
 }
 # As many names as a line of text has room for.
 _SHOWN = 5
+# A file's name has room for so many letters of an address, for a code and for the time.
+_LONGEST_STREAM = 100
 
 
 @dataclass
@@ -108,7 +111,12 @@ def _stream_name(source: str) -> str:
     address = urlsplit(hide_password(source))
     name = address.netloc + address.path.removeprefix('/dev/')
     name = re.sub(r'[^\w.-]+', '-', name).strip('-.') or 'stream'
-    return f'{name.removesuffix(".mp4")}.mp4'
+    name = name.removesuffix('.mp4')
+    if address.query or len(name) > _LONGEST_STREAM:
+        # A query says which camera it is, but may hold a password in clear, too.
+        code = hashlib.sha256(os.fsencode(hide_password(source))).hexdigest()[:6]
+        name = f'{name[:_LONGEST_STREAM]}-{code}'
+    return f'{name}.mp4'
 
 
 def _add_folder(found: Sources, folder: Path, out: Path, recursive: bool) -> None:

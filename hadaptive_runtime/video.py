@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -114,7 +115,9 @@ class VideoWriter:
         # The clock of the format has 65,536 ticks at most.
         self._rate = round(rate, 2) if rate < 600 else float(round(rate))
         self._keep_all = keep_all
-        self._unfinished = file.with_name(f'{file.stem}.unfinished{file.suffix}')
+        # Another process may write a video of the same name.
+        unfinished = f'{file.stem[:40]}.{uuid4().hex[:8]}.unfinished{file.suffix}'
+        self._unfinished = file.with_name(unfinished)
         self._writer: cv2.VideoWriter | None = None
         self._shown: np.ndarray | None = None
         self._count = 0

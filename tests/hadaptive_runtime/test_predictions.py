@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -186,7 +187,7 @@ def test_lists_and_patterns(tmp_path, main, capsys):
         ('0', 0, 'camera-0.mp4'),
         ('/dev/video0', '/dev/video0', 'video0.mp4'),
         ('rtsp://u:secret@10.0.0.1:554/live/1', None, '10.0.0.1-554-live-1.mp4'),
-        ('http://host/video.mjpg?x=1', None, 'host-video.mjpg.mp4'),
+        ('http://host/video.mjpg', None, 'host-video.mjpg.mp4'),
         ('udp://@:1234', None, '1234.mp4'),
     ],
 )
@@ -194,6 +195,15 @@ def test_cameras_and_streams(tmp_path, source, key, name):
     found = find_sources([source], tmp_path)
     assert found.videos == {source if key is None else key: name}
     assert not found.images
+
+
+def test_streams_have_names_of_their_own(tmp_path):
+    cameras = [f'rtsp://u:secret@nvr/cam?channel={n}&password=secret' for n in (1, 2)]
+    cameras += [f'http://host/{"x" * 300}/{n}' for n in (1, 2)]
+    names = find_sources(cameras, tmp_path).videos.values()
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r'(nvr-cam|host-x+)-[0-9a-f]{6}\.mp4', name) for name in names)
+    assert max(map(len, names)) < 200
 
 
 def test_what_is_not_there_is_named(tmp_path):

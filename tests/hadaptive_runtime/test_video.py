@@ -136,7 +136,9 @@ def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, c
     main('3')
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert 'frames: 4, median latency' in capsys.readouterr().out
-    frames, rate = read_video('outputs/camera-3.mp4')
+    (recording,) = Path('outputs').iterdir()
+    assert re.fullmatch(r'camera-3_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.mp4', recording.name)
+    frames, rate = read_video(recording)
     # As many as a thousand a second take, not as many as were annotated.
     assert rate == 1000
     assert len(frames) > 4
@@ -348,9 +350,13 @@ def test_a_stream_that_ends_is_kept(tmp_path, main, opened, capsys):
     opened(Frames([0, 0, 0], 1000), address)
     main(address)
     written, said = capsys.readouterr()
-    assert written.endswith('written: outputs/10.0.0.1-554-live.mp4\n')
+    assert 'written: outputs/10.0.0.1-554-live_' in written
     assert said == 'note: rtsp://10.0.0.1:554/live ended by itself after 3 frames\n'
-    assert read_video('outputs/10.0.0.1-554-live.mp4')[0]
+    main(address, '--save', 'pictures', 'csv')
+    first, second = sorted(Path('outputs').glob('*.mp4'))
+    assert read_video(first)[0]
+    assert read_video(second)[0]
+    assert f'\n{second.name},0,0.000,cat,' in Path('outputs/detections.csv').read_text()
     opened(Frames([]), address)
     with pytest.raises(
         SystemExit, match=r'^error: rtsp://10\.0\.0\.1:554/live gives no image: see'
@@ -374,6 +380,18 @@ def test_frames_that_come_too_fast_for_a_live_video_are_left_out(tmp_path):
                 writer.write(picture, number / 100)
             writer.finish()
         assert len(read_video(tmp_path / 'a.mp4')[0]) == expected
+
+
+def test_videos_of_one_name_do_not_mix(tmp_path):
+    pictures = [np.full((80, 120, 3), shade, np.uint8) for shade in (50, 200)]
+    writers = [VideoWriter(tmp_path / 'a.mp4', 10, True) for _ in pictures]
+    for writer, picture in zip(writers, pictures, strict=True):
+        writer.write(picture, 0)
+    for writer, picture in zip(writers, pictures, strict=True):
+        with writer:
+            writer.finish()
+        (frame,) = read_video(tmp_path / 'a.mp4')[0]
+        assert np.abs(frame - picture.astype(int)).max() < 8
 
 
 def test_frames_of_another_size_are_resized(tmp_path, main, opened):
