@@ -120,13 +120,13 @@ def predict(
         show: Whether videos are shown in a window.
 
     Raises:
-        ExportError: If something cannot be written, or some images cannot be read; all others are
-            predicted and written before.
+        ExportError: If something cannot be written, or some images or videos cannot be read; all
+            others are predicted and written before.
     """
     targets = _choose_targets(sources, out)
     _check_formats(sources, save)
     tables = [name for name in save if name in TABLES]
-    predictions, refused = [], {}
+    predictions, refused, problems = [], {}, []
     if sources.images:
         predictor = Predictor(detector, threshold, len(sources.images), tile)
         refused = _predict_images(sources.images, targets, predictor, PICTURES in save)
@@ -134,7 +134,11 @@ def predict(
         if predictor.seconds:
             print(predictor.summary('images', str(out)))
     for source, name in sources.videos.items():
-        video = VideoSource(source)
+        try:
+            video = VideoSource(source)
+        except ExportError as error:
+            problems.append(str(error))
+            continue
         predictor = Predictor(detector, threshold, video.num_frames, tile)
         target = targets[source]
         if video.is_live:
@@ -155,7 +159,9 @@ def predict(
     if refused:
         count = sum(map(len, refused.values()))
         reasons = '; '.join(f'{describe(names)}: {reason}' for reason, names in refused.items())
-        raise ExportError(f'{count} of {len(sources.images)} images cannot be predicted: {reasons}')
+        problems.append(f'{count} of {len(sources.images)} images cannot be predicted: {reasons}')
+    if problems:
+        raise ExportError('; '.join(problems))
 
 
 def _predict_images(

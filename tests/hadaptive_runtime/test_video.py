@@ -414,6 +414,24 @@ def test_a_folder_with_videos(tmp_path, main, capsys):
     assert files == ['a.avi.mp4', 'b.avi.mp4']
 
 
+def test_all_but_damaged_videos_are_predicted(tmp_path, main):
+    (tmp_path / 'videos').mkdir()
+    for name in 'ac':
+        write_video(tmp_path / f'videos/{name}.avi', 2)
+    (tmp_path / 'videos/b.avi').write_bytes((tmp_path / 'videos/a.avi').read_bytes()[:99])
+    (tmp_path / 'videos/d.png').touch()
+    with pytest.raises(SystemExit) as error:
+        main('videos', '--save', 'pictures', 'csv')
+    assert str(error.value) == (
+        'error: videos/b.avi cannot be read as a video, or is truncated: replace it; '
+        '1 of 1 images cannot be predicted: 1 (d.png): empty: replace it'
+    )
+    files = sorted(path.name for path in (tmp_path / 'outputs').iterdir())
+    assert files == ['a.avi.mp4', 'c.avi.mp4', 'detections.csv']
+    rows = (tmp_path / 'outputs/detections.csv').read_text().splitlines()
+    assert [row[:7] for row in rows[1::2]] == ['a.avi,0', 'a.avi,1', 'c.avi,0', 'c.avi,1']
+
+
 def test_the_times_of_a_real_file(tmp_path):
     video = VideoSource(write_video(tmp_path / 'video.avi', 6))
     assert (video.rate, video.num_frames, video.is_live) == (5, 6, False)
