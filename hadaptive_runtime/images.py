@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from .errors import ExportError, describe_error
+from .files import write_whole
 
 # What write_image is asked for; OpenCV does not encode all that it decodes.
 WRITTEN_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
@@ -135,26 +136,3 @@ def write_image(file: Path, image: np.ndarray) -> None:
             f'{file} cannot hold {width} x {height} pixels: convert the image to PNG first'
         )
     write_whole(file, content.tobytes())
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Args:
-        file: The file to write. Its folder must exist.
-        content: What it is to hold.
-
-    Raises:
-        ExportError: If the file cannot be written; what was there before is still there.
-    """
-    unfinished = file.with_name(f'{file.name}.unfinished')
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(file)
-    except OSError as error:
-        raise ExportError(
-            f'{file} cannot be written ({error.strerror}): make room, make the folder writable, or '
-            'name another with --out'
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

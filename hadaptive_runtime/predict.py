@@ -1,6 +1,7 @@
 """Detects objects in images, videos and what cameras see, with an exported detector."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from .detections import Detections
 from .detector import Detector
 from .drawing import draw, drawable_names
 from .errors import ExportError
-from .images import WRITTEN_SUFFIXES, describe_refusal, read_image, write_image, write_whole
+from .files import LONGEST_NAME, write_whole
+from .images import WRITTEN_SUFFIXES, describe_refusal, read_image, write_image
 from .loading import load_exported
 from .predictions import OF_IMAGES, TABLES, Prediction, make_tables, yolo_name
 from .sources import Sources, describe, find_sources
@@ -239,6 +241,10 @@ def _choose_targets(sources: Sources, out: Path) -> dict[Path | str | int, Path]
         kept = {'.mp4'} if is_video else WRITTEN_SUFFIXES
         suffix = '' if Path(name).suffix.lower() in kept else '.mp4' if is_video else '.jpg'
         target = out / f'{name}{suffix}'
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            raise ExportError(
+                f'{target} has a name of more than {LONGEST_NAME} bytes: rename {source}'
+            )
         if target in taken:
             raise ExportError(
                 f'{taken[target]} and {source} would both be written to {target}: predict them one '

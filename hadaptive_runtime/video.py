@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -128,7 +128,9 @@ class VideoWriter:
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.release()
-        self._unfinished.unlink(missing_ok=True)
+        # What is wrong there would hide why it could not be written.
+        with suppress(OSError):
+            self._unfinished.unlink()
 
     def write(self, picture: np.ndarray, seconds: float) -> None:
         """Appends a picture.

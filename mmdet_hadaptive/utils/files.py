@@ -1,12 +1,11 @@
 """Files and folders that are written whole or not at all."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-UNFINISHED = '.unfinished'
+from hadaptive_runtime.files import UNFINISHED, replacing
 
 
 def write_whole(content: bytes | str, path: str | Path) -> None:
@@ -25,18 +24,13 @@ def write_whole(content: bytes | str, path: str | Path) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    unfinished = _name_unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open('wb') as file:
+        with replacing(path) as unfinished, unfinished.open('wb') as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         message = f'{error.strerror}: {path} ({len(data) / 2**20:.1f} MiB) was not written'
         if path.parent.is_dir():
             free = shutil.disk_usage(path.parent).free / 2**20
@@ -44,14 +38,6 @@ def write_whole(content: bytes | str, path: str | Path) -> None:
         raise OSError(
             error.errno, f'{message}: make room, make the folder writable, or choose another'
         ) from error
-
-
-def _name_unfinished(path: Path) -> Path:
-    name = path.name + UNFINISHED
-    # Most file systems allow names of so many bytes.
-    if len(os.fsencode(name)) > 255:
-        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + UNFINISHED
-    return path.with_name(name)
 
 
 def write_whole_folder(files: Mapping[str, bytes], folder: str | Path) -> None:

@@ -1,9 +1,11 @@
 """What is written beside pictures, and what sources are found."""
 
 import csv
+import errno
 import json
 import os
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -135,6 +137,27 @@ def test_some_images_are_refused_and_all_others_written(tmp_path, main, capsys):
     assert message.endswith('; 1 (e.png): empty: replace it')
     assert files_of(tmp_path / 'outputs') == ['a.png', 'b.png', 'coco.json']
     assert len(json.loads((tmp_path / 'outputs/coco.json').read_text())['images']) == 2
+
+
+def test_long_names(tmp_path, main):
+    # With what is appended to an unfinished one, this name is too long.
+    write_images(tmp_path / 'images', 'n' * 251 + '.png', 'ä' * 120 + '.jpg')
+    main('images')
+    assert len(list((tmp_path / 'outputs').iterdir())) == 2
+    write_images(tmp_path / 'images', 'n' * 251 + '.jpe')
+    with pytest.raises(SystemExit, match=r'\.jpe\.jpg has a name of more than 255 bytes: rename'):
+        main('images')
+
+
+def test_why_a_picture_cannot_be_written_is_said(tmp_path, main, monkeypatch):
+    def fail(path, *_, **__):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    write_images(tmp_path, 'a.png')
+    monkeypatch.setattr(Path, 'write_bytes', fail)
+    monkeypatch.setattr(Path, 'unlink', fail)
+    with pytest.raises(SystemExit, match=r'outputs/a\.png cannot be written \(Read-only'):
+        main('a.png')
 
 
 def test_files_with_several_images_are_named(tmp_path, main, capsys):

@@ -1,5 +1,6 @@
 """Videos and cameras in tools/predict.py."""
 
+import errno
 import os
 import re
 import signal
@@ -85,9 +86,14 @@ def test_a_video_that_cannot_be_written(tmp_path, main, monkeypatch, lost):
                     self.writer.write(frame)
                 self.writer.release()
 
+    def fail(path, missing_ok=False):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
     video = write_video(tmp_path / 'video.avi')
     writer_class = cv2.VideoWriter
     monkeypatch.setattr(cv2, 'VideoWriter', FullDisk)
+    if not lost:
+        monkeypatch.setattr(Path, 'unlink', fail)
     with pytest.raises(SystemExit, match=r'outputs/video\.avi\.mp4 cannot be written: make room'):
         main(video)
     assert list((tmp_path / 'outputs').iterdir()) == []
