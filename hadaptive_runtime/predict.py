@@ -321,9 +321,16 @@ def pixels(text: str) -> int:
     return value
 
 
+class _Parser(argparse.ArgumentParser):
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        # Editors leave blanks and empty lines, and put a byte order mark before the first one.
+        argument = arg_line.removeprefix('\ufeff').strip()
+        return [argument] if argument else []
+
+
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, fromfile_prefix_chars='@')
+    parser = _Parser(description=__doc__, fromfile_prefix_chars='@')
     parser.add_argument('model', type=Path, help='The file that tools/export.py wrote.')
     parser.add_argument(
         'source',

@@ -52,7 +52,7 @@ def find_sources(sources: Sequence[str], out: Path, recursive: bool = False) -> 
         What they stand for.
 
     Raises:
-        ExportError: If something does not exist, or has neither images nor videos.
+        ExportError: If something is empty or does not exist, or has neither images nor videos.
     """
     found = Sources()
     for source in _expand(sources):
@@ -90,6 +90,11 @@ def hide_password(source: Path | str | int) -> str:
 
 def _expand(sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
+        if not source:
+            # It would stand for the current folder.
+            raise ExportError(
+                'a source is empty: name an image, folder, video, camera or address in its place'
+            )
         if Path(source).exists() or _is_stream(source):
             yield source
             continue

@@ -198,6 +198,12 @@ def test_lists_and_patterns(tmp_path, main, capsys):
     (tmp_path / 'list.txt').write_text('images/1.png\nimages/2.png\n')
     main('@list.txt', 'images/3.png')
     assert capsys.readouterr().out.startswith('images: 3, ')
+    # As some editors write it.
+    (tmp_path / 'list.txt').write_bytes(b'\xef\xbb\xbfimages/1.png \r\n\r\n\timages/2.png\r\n \r\n')
+    main('@list.txt')
+    assert capsys.readouterr().out.startswith('images: 2, ')
+    with pytest.raises(SystemExit, match=r'^error: a source is empty: name an image'):
+        main('images/1.png', '')
     with pytest.raises(SystemExit, match=r'list\.txt is neither an image nor a video.*@list\.txt$'):
         main('list.txt')
     with pytest.raises(SystemExit, match=r'images/7\?\.png: no such image'):
