@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,31 +26,42 @@ from .video import VideoSource, VideoWriter, hold_interrupts
 
 PICTURES = 'pictures'
 _BAR = 30
+# A camera may run for months.
+_TIMED = 10_000
 # Formats whose files may hold more than one image, of which OpenCV reads the first.
 _PAGED = {'.tif', '.tiff', '.webp'}
 
 
 class Predictor:
-    """Detects objects, remembers them, and says on a terminal how far it has come.
+    """Detects objects, and says on a terminal how far it has come.
 
     Args:
         detector: The detector.
         threshold: The lowest score of what is drawn and written.
         total: The number of images; None if that is not known.
         tile: The side of the tiles in which images are seen, in pixels; None for whole images.
+        keep: Whether what was found is remembered, as tables need it.
 
     Attributes:
-        predictions: What was found in each image.
-        seconds: For each image the time of preparing and detecting.
+        count: The number of images so far.
+        predictions: What was found in each image, if it is remembered.
+        seconds: For each of the last images the time of preparing and detecting.
     """
 
     def __init__(
-        self, detector: Detector, threshold: float, total: int | None, tile: int | None = None
+        self,
+        detector: Detector,
+        threshold: float,
+        total: int | None,
+        tile: int | None = None,
+        keep: bool = True,
     ) -> None:
         self.threshold = threshold
         self.total = total
+        self.keep = keep
+        self.count = 0
         self.predictions: list[Prediction] = []
-        self.seconds: list[float] = []
+        self.seconds: deque[float] = deque(maxlen=_TIMED)
         self.start = time.perf_counter()
         self._detect: Callable[[np.ndarray], Detections] = (
             detect_in_tiles(detector, tile) if tile else detector
@@ -73,29 +85,29 @@ class Predictor:
         start = time.perf_counter()
         found = self._detect(image).above(self.threshold)
         self.seconds.append(time.perf_counter() - start)
-        height, width = image.shape[:2]
-        self.predictions.append(Prediction(name, width, height, found, frame, seconds))
+        self.count += 1
+        if self.keep:
+            height, width = image.shape[:2]
+            self.predictions.append(Prediction(name, width, height, found, frame, seconds))
         if sys.stderr.isatty():
             print(f'\r{self.progress()} ', end='', file=sys.stderr, flush=True)
         return draw(image, found, self._names)
 
     def progress(self) -> str:
         """A bar, the number of images, and how many a second, reading and drawing included."""
-        done = len(self.seconds)
-        rate = f'{done / (time.perf_counter() - self.start):.1f} per second'
+        rate = f'{self.count / (time.perf_counter() - self.start):.1f} per second'
         if self.total is None:
-            return f'{done}, {rate}'
-        filled = min(_BAR * done // self.total, _BAR)
-        return f'[{"#" * filled}{"." * (_BAR - filled)}] {done}/{self.total}, {rate}'
+            return f'{self.count}, {rate}'
+        filled = min(_BAR * self.count // self.total, _BAR)
+        return f'[{"#" * filled}{"." * (_BAR - filled)}] {self.count}/{self.total}, {rate}'
 
     def summary(self, kind: str, written: str) -> str:
         """Says the same and the median latency in one line."""
-        count = len(self.seconds)
-        rate = count / (time.perf_counter() - self.start)
+        rate = self.count / (time.perf_counter() - self.start)
         if sys.stderr.isatty():
             print(file=sys.stderr)
         return (
-            f'{kind}: {count}, median latency: {1000 * np.median(self.seconds):.1f} ms, '
+            f'{kind}: {self.count}, median latency: {1000 * np.median(self.seconds):.1f} ms, '
             f'{rate:.1f} per second, written: {written}'
         )
 
@@ -130,10 +142,10 @@ def predict(
     tables = [name for name in save if name in TABLES]
     predictions, refused, problems = [], {}, []
     if sources.images:
-        predictor = Predictor(detector, threshold, len(sources.images), tile)
+        predictor = Predictor(detector, threshold, len(sources.images), tile, bool(tables))
         refused = _predict_images(sources.images, targets, predictor, PICTURES in save)
         predictions += predictor.predictions
-        if predictor.seconds:
+        if predictor.count:
             print(predictor.summary('images', str(out)))
     for source, name in sources.videos.items():
         try:
@@ -141,7 +153,7 @@ def predict(
         except ExportError as error:
             problems.append(str(error))
             continue
-        predictor = Predictor(detector, threshold, video.num_frames, tile)
+        predictor = Predictor(detector, threshold, video.num_frames, tile, bool(tables))
         target = targets[source]
         if video.is_live:
             target = _add_time(target)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hadaptive_runtime import predict as command
 from hadaptive_runtime.predict import Predictor
 from hadaptive_runtime.video import VideoSource, VideoWriter
 
@@ -203,6 +204,24 @@ def test_progress(make_detector):
     assert float(rate.removesuffix(' per second')) > 0
     predictor.total = None
     assert predictor.progress().startswith('3, ')
+
+
+def test_cameras_may_run_for_months(main, opened, monkeypatch, capsys):
+    class Watched(Predictor):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    made = []
+    monkeypatch.setattr(command, 'Predictor', Watched)
+    monkeypatch.setattr(command, '_TIMED', 10)
+    address = 'rtsp://host/live'
+    for formats, kept in ((['pictures'], 0), (['pictures', 'csv'], 30)):
+        opened(Frames([0] * 30, 10), address)
+        main(address, '--save', *formats)
+        assert capsys.readouterr().out.startswith('frames: 30, ')
+        assert len(made[-1].predictions) == kept
+        assert len(made[-1].seconds) == 10
 
 
 class Frames:
