@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,6 +19,9 @@ IMAGE_SUFFIXES = WRITTEN_SUFFIXES | _OTHER_SUFFIXES
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 _END = 0xD9
 _WITHOUT_LENGTH = (0x01, 0xD8)
+# Of a TIFF the tag of channels beside the colours, and its value for an alpha channel by which the
+# colours are not multiplied yet.
+_EXTRA_SAMPLES, _ALPHA = 338, 2
 
 
 def is_image(file: Path) -> bool:
@@ -33,7 +37,7 @@ def is_image(file: Path) -> bool:
 def read_image(file: Path) -> np.ndarray | None:
     """Reads an image as MMDetection's LoadImageFromFile reads it.
 
-    Grey and CMYK become BGR, a fourth channel is dropped, and the image is put upright as its EXIF
+    Grey and CMYK become BGR, an alpha channel is dropped, and the image is put upright as its EXIF
     data say. Unlike there, truncated files are refused, which OpenCV 4 fills up with grey, and so
     are images with more than 8 bits per channel, whose scale nothing says.
 
@@ -71,7 +75,7 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
     broken = 'truncated, or no image that OpenCV reads: replace it'
     if content.startswith(b'\xff\xd8') and not _has_end(content):
         return None, broken
-    pixels = np.frombuffer(content, np.uint8)
+    pixels = np.frombuffer(_without_alpha(content), np.uint8)
     try:
         image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         # Of grey images with 32 bits OpenCV makes no colours.
@@ -86,6 +90,24 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
     if found is not None and found.dtype != np.uint8:
         return None, describe_depth(str(found.dtype))
     return image, '' if image is not None else broken
+
+
+def _without_alpha(content: bytes) -> bytes:
+    """A TIFF whose alpha channel is a channel of no meaning, anything else as it is.
+
+    OpenCV would multiply the colours by an alpha channel, even where it then drops that.
+    """
+    order: Literal['little', 'big'] = 'little' if content.startswith(b'II*\0') else 'big'
+    if order == 'big' and not content.startswith(b'MM\0*'):
+        return content
+    start = int.from_bytes(content[4:8], order)
+    count = int.from_bytes(content[start : start + 2], order)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        is_extra = int.from_bytes(content[entry : entry + 2], order) == _EXTRA_SAMPLES
+        value = slice(entry + 8, entry + 10)
+        if is_extra and int.from_bytes(content[value], order) == _ALPHA:
+            return content[: value.start] + bytes(2) + content[value.stop :]
+    return content
 
 
 def describe_depth(dtype: str) -> str:

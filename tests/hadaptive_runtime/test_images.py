@@ -1,3 +1,5 @@
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -51,6 +53,29 @@ def test_only_images_of_eight_bits_are_read(tmp_path, mode):
     assert (image is None) == (mode in deep)
     if mode == 'RGB':
         assert np.array_equal(image, COLOURS[..., ::-1])
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+@pytest.mark.parametrize(('mode', 'colours'), [('RGBA', COLOURS), ('LA', np.dstack([GREY] * 3))])
+def test_colours_are_not_multiplied_by_alpha(tmp_path, suffix, mode, colours):
+    bands = [*Image.fromarray(colours).split()[: len(mode) - 1], Image.fromarray(GREY)]
+    Image.merge(mode, bands).save(tmp_path / f'image{suffix}')
+    assert np.array_equal(read_image(tmp_path / f'image{suffix}'), colours[..., ::-1])
+
+
+def test_alpha_of_a_tiff_whose_numbers_begin_with_the_highest_byte(tmp_path):
+    pixels = np.dstack([COLOURS, GREY])
+    # Behind the tags the bits of each channel, then the pixels.
+    sizes = {256: 16, 257: 16, 259: 1, 262: 2, 273: 142, 277: 4, 278: 16, 279: pixels.size, 338: 2}
+    tags = [struct.pack('>HHLHH', tag, 3, 1, size, 0) for tag, size in sizes.items()]
+    tags.insert(2, struct.pack('>HHLL', 258, 3, 4, 134))
+    bits = struct.pack('>L4H', 0, 8, 8, 8, 8)
+    file = tmp_path / 'image.tif'
+    file.write_bytes(
+        struct.pack('>2sHLH', b'MM', 42, 8, 10) + b''.join(tags) + bits + pixels.tobytes()
+    )
+    assert np.array_equal(Image.open(file), pixels)
+    assert np.array_equal(read_image(file), COLOURS[..., ::-1])
 
 
 def test_why_an_image_is_refused(tmp_path):
