@@ -49,6 +49,13 @@ def choose_detections(
     return boxes[kept], scores[kept], labels[kept].astype(np.int64)
 
 
+def common_areas(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The areas (n,) that a box (4,) has in common with others (n, 4), all (x1, y1, x2, y2)."""
+    corner = np.maximum(box[:2], others[:, :2])
+    sides = np.clip(np.minimum(box[2:], others[:, 2:]) - corner, 0, None)
+    return sides[:, 0] * sides[:, 1]
+
+
 def _best_of_levels(
     scores: np.ndarray, num_classes: int, settings: Mapping[str, Any]
 ) -> np.ndarray:
@@ -72,9 +79,7 @@ def _suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, most:
     while len(left) and len(kept) < most:
         best, others = left[0], left[1:]
         kept.append(int(best))
-        corner = np.maximum(boxes[best, :2], boxes[others, :2])
-        sides = np.clip(np.minimum(boxes[best, 2:], boxes[others, 2:]) - corner, 0, None)
-        common = sides[:, 0] * sides[:, 1]
+        common = common_areas(boxes[best], boxes[others])
         union = areas[best] + areas[others] - common
         # Boxes with the corners the wrong way round suppress nothing.
         overlaps = (union > 0) & (common > iou_threshold * union)

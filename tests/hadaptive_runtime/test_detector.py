@@ -86,33 +86,32 @@ def test_tiles(make_detector):
 
     detector = make_detector(size=(100, 100), keep_ratio=False)
 
-    # A box around the bright pixels of what it sees.
+    # A box around the bright pixels of each channel of what it sees.
     def run(inputs):
-        _, rows, columns = np.nonzero(inputs[0] > 0)
-        if not len(rows):
-            return dict(
-                boxes=np.zeros((1, 1, 4), np.float32),
-                scores=np.zeros((1, 1), np.float32),
-                labels=np.int64([[-1]]),
-            )
-        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        size = (box[2] - box[0]) * (box[3] - box[1])
-        return dict(
-            boxes=np.float32([[box]]), scores=np.float32([[size / 1000]]), labels=np.int64([[1]])
-        )
+        places = [np.nonzero(channel > 0)[::-1] for channel in inputs[0]]
+        boxes = [[*np.min(xy, 1), *(np.max(xy, 1) + 1)] for xy in places if len(xy[0])]
+        boxes = np.float32(boxes).reshape(1, -1, 4)
+        scores = (boxes[..., 2:] - boxes[..., :2]).prod(2) / 1000
+        return dict(boxes=boxes, scores=scores, labels=np.ones(scores.shape, np.int64))
 
     detector.session = detector.session._replace(run=run)
     image = np.zeros((300, 400, 3), np.uint8)
-    # The second one lies over the edge of a tile, and whole in its neighbour.
-    boxes = [[10, 20, 30, 40], [75, 110, 95, 130], [350, 250, 365, 270]]
-    for x1, y1, x2, y2 in boxes:
-        image[y1:y2, x1:x2] = 255
+    # The second one lies over the edge of a tile, and whole in its neighbour. The last two overlap,
+    # and a tile sees both.
+    boxes = [[10, 20, 30, 40], [75, 110, 95, 130], [350, 250, 365, 270], [352, 252, 366, 272]]
+    for (x1, y1, x2, y2), channel in zip(boxes, (0, 0, 0, 1), strict=True):
+        image[y1:y2, x1:x2, channel] = 255
     found = detect_in_tiles(detector, 100)(image)
     assert sorted(found.boxes.tolist()) == boxes
     assert (np.diff(found.scores) <= 0).all()
-    assert found.class_names == ['dog'] * 3
-    nothing = detect_in_tiles(detector, 100)(np.zeros((50, 60, 3), np.uint8))
-    assert nothing.boxes.shape == (0, 4)
+    assert found.class_names == ['dog'] * 4
+    image = np.ascontiguousarray(image[200:, 300:])
+    found = detect_in_tiles(detector, 100)(image)
+    assert np.array_equal(found.boxes, detector(image).boxes)
+    assert len(found) == 2
+    for size in (50, 150):
+        nothing = detect_in_tiles(detector, 100)(np.zeros((size, size, 3), np.uint8))
+        assert nothing.boxes.shape == (0, 4)
 
 
 def test_a_runtime_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
