@@ -22,7 +22,7 @@ from .loading import load_exported
 from .predictions import OF_IMAGES, TABLES, Prediction, make_tables, yolo_name
 from .sources import Sources, describe, find_sources
 from .tiles import detect_in_tiles
-from .video import VideoSource, VideoWriter, hold_interrupts
+from .video import VideoSource, VideoWriter, hold_interrupts, name_recording
 
 PICTURES = 'pictures'
 _BAR = 30
@@ -156,7 +156,7 @@ def predict(
         predictor = Predictor(detector, threshold, video.num_frames, tile, bool(tables))
         target = targets[source]
         if video.is_live:
-            target = _add_time(target)
+            target = name_recording(target)
             name = target.name
         if PICTURES not in save:
             target = None
@@ -221,15 +221,6 @@ def _predict_video(
                 break
         if writer is not None:
             writer.finish()
-
-
-def _add_time(target: Path) -> Path:
-    """What a recording that begins now is called; no earlier one has this name."""
-    while True:
-        dated = target.with_stem(f'{target.stem}_{time.strftime("%Y-%m-%d_%H-%M-%S")}')
-        if not dated.exists():
-            return dated
-        time.sleep(0.1)
 
 
 def _show(picture: np.ndarray) -> bool:

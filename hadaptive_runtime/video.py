@@ -173,6 +173,22 @@ class VideoWriter:
         )
 
 
+def name_recording(file: Path) -> Path:
+    """Says what a recording that begins now is called.
+
+    Args:
+        file: Where it is to be, by the name of its camera.
+
+    Returns:
+        The same with date and time; no such file exists.
+    """
+    while True:
+        dated = file.with_stem(f'{file.stem}_{time.strftime("%Y-%m-%d_%H-%M-%S")}')
+        if not dated.exists():
+            return dated
+        time.sleep(0.1)
+
+
 @contextmanager
 def hold_interrupts() -> Iterator[Sequence[int]]:
     """Lets Ctrl+C break nothing off: a frame is written to its end, and so is a video.

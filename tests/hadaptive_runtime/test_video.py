@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 
@@ -387,6 +388,13 @@ def test_a_stream_that_ends_is_kept(tmp_path, main, opened, capsys):
         SystemExit, match=r'^error: rtsp://10\.0\.0\.1:554/live gives no image: see'
     ):
         main(address)
+
+
+def test_a_stream_in_a_thread(main, opened, capsys):
+    opened(Frames([0, 0, 0], 10), 'rtsp://host/live')
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(main, 'rtsp://host/live').result()
+    assert capsys.readouterr().out.startswith('frames: 3, ')
 
 
 def test_a_file_behind_an_address_keeps_its_times(main, opened, capsys):
