@@ -8,6 +8,12 @@ from pathlib import Path
 
 from ..datasets.findings import Finding, note
 
+# A finding about images that are taken although their folders are not called as they should be.
+IN_ANOTHER_FOLDER = (
+    'images were found in another folder than their annotations',
+    'They are taken because of their names: remove the annotations if they are of other images',
+)
+
 
 class PreparationError(ValueError):
     """A folder cannot be made a data set; the message names the reason and the remedy."""

@@ -5,9 +5,9 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
@@ -153,6 +153,62 @@ class SourceFolder:
             found = [path for path in found if path.suffix.lower() in _JPEGS]
         return found[0] if len(found) == 1 else None
 
+    def drop_strangers(self, pairs: Sequence[tuple[PurePath, Path | None]]) -> list[Path | None]:
+        """The images of annotations, without those that belong to annotations in other folders.
+
+        If annotations in several folders have the same name, a name alone does not say which image
+        is meant, and that image may not be there. Then an image belongs to the annotations whose
+        folder is the nearest, see :meth:`nearness`.
+
+        Args:
+            pairs: For each annotation its place relative to the root (its own, or the one that it
+                names), and the image of its name; None if there is none.
+
+        Returns:
+            The image of each annotation; None if it has none, or that of another.
+        """
+        folders: dict[str, set[PurePath]] = defaultdict(set)
+        for place, _ in pairs:
+            folders[_fold(place.stem)].add(place.parent)
+        if all(len(places) == 1 for places in folders.values()):
+            return [image for _, image in pairs]
+        all_places = [folder / 'any' for folder in set().union(*folders.values())]
+
+        @cache
+        def most(folder: Path) -> int:
+            return max(self.nearness(place, folder / 'any')[0] for place in all_places)
+
+        return [
+            image if image and self.nearness(place, image)[0] == most(image.parent) else None
+            for place, image in pairs
+        ]
+
+    def nearness(self, place: PurePath, image: Path) -> tuple[int, int]:
+        """How near an image is to the place of an annotation; the larger, the nearer.
+
+        Args:
+            place: The place, relative to the root.
+            image: The image.
+
+        Returns:
+            How many names of folders they share, apart from names such as ``images`` and
+            ``labels``, and the number of all names in the place, as a negative number.
+        """
+        shared = _words(place.parent) & _words(image.relative_to(self.root).parent)
+        telling = [word for word in shared if not _FILLERS.fullmatch(word)]
+        return len(telling), -len(place.parts)
+
+    def is_elsewhere(self, place: PurePath, image: Path, count: int) -> bool:
+        """Whether as many folders of an image and of an annotation's place have other names.
+
+        Args:
+            place: The place of the annotation, relative to the root, or the one that it names.
+            image: The image.
+            count: The number of folders that differ, on both sides.
+        """
+        one, other = _words(place.parent), _words(image.relative_to(self.root).parent)
+        return min(len(one - other), len(other - one)) >= count
+
     def find_unread(self, name: str) -> Path | None:
         """A file of that name, without its suffix, that is neither a text nor an image we read."""
         name = PurePosixPath(name.replace('\\', '/')).name
@@ -260,6 +316,13 @@ def _is_image(path: Path) -> bool:
 
 def _fold(name: str) -> str:
     return unicodedata.normalize('NFC', unquote(name)).casefold()
+
+
+@cache
+def _words(folder: PurePath) -> frozenset[str]:
+    """The names of the folders on a path, and the split that one of them stands for."""
+    split = split_from_words(folder.parts)
+    return frozenset({_fold(part) for part in folder.parts} | ({split} if split else set()))
 
 
 def _count_same(one: tuple[str, ...], other: tuple[str, ...]) -> int:

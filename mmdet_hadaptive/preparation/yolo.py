@@ -9,6 +9,7 @@ import yaml
 
 from ..datasets.findings import note
 from .annotations import (
+    IN_ANOTHER_FOLDER,
     LabeledBox,
     LabeledFolder,
     LabeledImage,
@@ -68,12 +69,14 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
     has_keypoints = any(item.has_keypoints for item in descriptions)
     labels, alone = _pair(source)
     masks = _find_masks(source, labels)
-    images, wrong, unknown, bare, lost = [], [], [], [], []
-    for image in sorted({*source.images, *labels} - masks):
-        label = labels.get(image)
+    images, wrong, unknown, bare, lost, elsewhere = [], [], [], [], [], []
+    known = sorted({*source.images, *labels} - masks)
+    for image, label in ((path, label) for path in known for label in labels.get(path, [None])):
         boxes, reasons = [], []
         if label is None:
             bare.append(str(image))
+        elif source.is_elsewhere(label.relative_to(source.root), image, 2):
+            elsewhere.append(f'{image}: {label}')
         for number, line in _read_lines(label) if label else ():
             try:
                 box = _parse_line(line, has_keypoints, names)
@@ -102,6 +105,7 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
         *note('lines are not "class x y width height" or a polygon', 'They are left out', wrong),
         *note('images have no line that can be read', 'They are left out', lost),
         *note('text files have no image, or several of that name', 'They are left out', alone),
+        *note(*IN_ANOTHER_FOLDER, elsewhere),
         *note(
             'images have no text file, and the name of one that has',
             'They are left out, as masks and copies are',
@@ -119,7 +123,7 @@ def refuse_yolo(source: SourceFolder) -> str | None:
         The first line of an image's text file that is not as it should be, and the reason; an
         empty text if one is as it should be, and None if no text file belongs to an image.
     """
-    labels = _pair(source)[0].values()
+    labels = [label for found in _pair(source)[0].values() for label in found]
     reason = f'all {len(labels)} text files of images are empty' if labels else None
     is_first = True
     for label in labels:
@@ -134,29 +138,51 @@ def refuse_yolo(source: SourceFolder) -> str | None:
     return reason
 
 
-def _pair(source: SourceFolder) -> tuple[dict[Path, Path], list[str]]:
-    """The text file of each image that has one, and the text files in YOLO's format without."""
+def _pair(source: SourceFolder) -> tuple[dict[Path, list[Path]], list[str]]:
+    """The text file of each image that has one, and the text files in YOLO's format without.
+
+    An image has several text files if none of them is called more like it, or nearer to it.
+    """
     lists = {path for path, _ in find_lists(source)}
-    found: dict[Path, list[Path]] = defaultdict(list)
-    alone = []
+    images: dict[Path, Path | None] = {}
     for path in source.with_suffix('.txt'):
         if path in lists or path.name.lower() in _CLASS_FILES:
             continue
         image = source.find_beside(path) or source.find(path)
         if image is not None and not source.are_apart(path, image):
-            found[image].append(path)
+            images[path] = image
         elif any(map(_is_yolo, _read_lines(path))):
-            unread = source.find_unread(path.stem)
+            images[path] = None
+    places = {path: path.relative_to(source.root) for path in images}
+    found: dict[Path, list[Path]] = defaultdict(list)
+    alone = []
+    for path, image in zip(
+        images,
+        source.drop_strangers([(places[path], image) for path, image in images.items()]),
+        strict=True,
+    ):
+        if image is not None:
+            found[image].append(path)
+        else:
+            unread = None if images[path] else source.find_unread(path.stem)
             alone.append(f'{path}: {unread.name} cannot be read' if unread else str(path))
     labels = {}
     for image, paths in found.items():
-        beside = [path for path in paths if path.parent == image.parent]
-        labels[image], *others = beside + [path for path in paths if path not in beside]
-        alone += map(str, others)
+        ranks = {
+            path: (
+                path.stem.casefold() == image.stem.casefold(),
+                *source.nearness(places[path], image),
+                'labels' in path.parts,
+            )
+            for path in paths
+        }
+        best = max(ranks.values())
+        labels[image] = [path for path in paths if ranks[path] == best]
+        alone += [str(path) for path in paths if ranks[path] != best]
     return labels, alone
 
 
-def _find_masks(source: SourceFolder, labels: dict[Path, Path]) -> set[Path]:
+def _find_masks(source: SourceFolder, labels: dict[Path, list[Path]]) -> set[Path]:
     """Images that have no text file, and share the name of one that has.
 
     In a folder with text files such an image is one without objects, unless the other is beside it.

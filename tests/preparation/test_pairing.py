@@ -206,6 +206,49 @@ def test_folders_of_cameras(tmp_path):
     assert found == dict(cam1=(80, 60), cam2=(40, 60))
 
 
+def write_cameras(folder, images, labels):
+    """Images of one size and text files; those in cam1 are about the class 0, others about 1."""
+    for name in images:
+        draw_image(folder / name, 80, 60, len(name))
+    for name in labels:
+        put(folder / name, f'{int("cam1" not in name)} .5 .5 .4 .4')
+    put(folder / 'data.yaml', 'names: [cat, dog]\n')
+
+
+@pytest.mark.parametrize(
+    ('images', 'labels', 'alone'),
+    [
+        # The images of cam1 are not there; those of cam2 without objects have no text file.
+        (
+            ['images/cam2/0.jpg', 'images/cam2/1.jpg'],
+            ['labels/cam1/0.txt', 'labels/cam1/1.txt', 'labels/cam2/0.txt'],
+            ['labels/cam1/0.txt', 'labels/cam1/1.txt'],
+        ),
+        (['x.jpg'], ['x.cam1.txt', 'x.txt'], ['x.cam1.txt']),
+        (['images/x.jpg'], ['cam1/pre/labels/x.txt', 'labels/x.txt'], ['cam1/pre/labels/x.txt']),
+    ],
+)
+def test_an_image_has_the_nearest_text_file(tmp_path, images, labels, alone):
+    write_cameras(tmp_path, images, labels)
+    labeled = read(tmp_path)
+    assert [box.name for image in labeled.images for box in image.boxes] == ['dog']
+    [finding] = notes(labeled, 'text files have no image, or several')
+    assert finding.places == tuple(f'{tmp_path}/{name}' for name in alone)
+
+
+def test_an_image_with_two_text_files_that_are_as_near(tmp_path):
+    write_cameras(tmp_path / 'set', ['images/x.jpg'], ['ann/x.txt', 'ben/x.txt'])
+    message = r'x.jpg, in .*/ann/x.txt and .*/ben/x.txt: name a folder with one set'
+    with pytest.raises(PreparationError, match=message):
+        prepare_dataset(tmp_path / 'set', tmp_path / 'out')
+
+
+def test_a_text_file_in_another_folder_is_named(tmp_path):
+    write_cameras(tmp_path, ['images/cam2/0.jpg'], ['labels/cam1/0.txt'])
+    [finding] = notes(read(tmp_path), 'in another folder')
+    assert finding.places == (f'{tmp_path}/images/cam2/0.jpg: {tmp_path}/labels/cam1/0.txt',)
+
+
 def listed_twice(folder, **other):
     write_flat(folder, 'coco', 3)
     coco = json.loads((folder / 'all.json').read_text())
