@@ -4,7 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from hadaptive_runtime.images import IMAGE_SUFFIXES
@@ -12,13 +12,14 @@ from hadaptive_runtime.images import IMAGE_SUFFIXES
 from ..datasets.check import check_annotations, check_format
 from ..datasets.findings import note
 from .annotations import (
+    IN_ANOTHER_FOLDER,
     LabeledBox,
     LabeledFolder,
     LabeledImage,
     PreparationError,
     order_classes,
 )
-from .source import SourceFolder, split_from_words
+from .source import SourceFolder, plain_name, split_from_words
 from .split_lists import Splits
 
 _LISTS = ('images', 'annotations', 'categories')
@@ -51,18 +52,23 @@ def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
     lists: dict[Path, list[str]] = {}
     missing: list[str] = []
     repeated: list[str] = []
-    for path, coco in _coco_files(source):
-        for item in coco['annotations'] if isinstance(coco['annotations'], list) else []:
-            if isinstance(item, dict):
-                item.setdefault('iscrowd', 0)
-                # Of the box, later.
-                item.setdefault('area', 0.0)
-        found_wrong = check_format(coco, path) or check_annotations(
-            coco, path, None, _names(coco), test_mode=True
-        )
-        errors = [finding for finding in found_wrong if finding.is_error]
-        if errors:
-            raise PreparationError(f'{path}: {errors[0].describe(3)}')
+    elsewhere: list[str] = []
+    files = [
+        (path, coco, split_from_words(re.split('[^A-Za-z]+', path.stem)))
+        for path, coco in _coco_files(source)
+    ]
+    pairs: list[tuple[PurePath, Path | None]] = []
+    for path, coco, named in files:
+        _check(path, coco)
+        place = path.parent.relative_to(source.root) / (named or '')
+        pairs += [
+            (place / plain_name(item['file_name']).lstrip('/'), file)
+            for item, file in zip(
+                coco['images'], _match_images(path, coco, source, named), strict=True
+            )
+        ]
+    matched = iter(source.drop_strangers(pairs))
+    for path, coco, named in files:
         names = {category['id']: category['name'] for category in coco['categories']}
         lists[path] = list(names.values())
         boxes: dict[int, list[LabeledBox]] = defaultdict(list)
@@ -72,11 +78,9 @@ def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
                 names[item['category_id']], (x, y, x + width, y + height), bool(item['iscrowd'])
             )
             boxes[item['image_id']].append(box)
-        named = split_from_words(re.split('[^A-Za-z]+', path.stem))
         entries: dict[Path, list[dict[str, Any]]] = defaultdict(list)
-        for item, file in zip(
-            coco['images'], _match_images(path, coco, source, named), strict=True
-        ):
+        for item in coco['images']:
+            file = next(matched)
             if file is None:
                 unread = source.find_unread(item['file_name'])
                 missing.append(
@@ -85,6 +89,8 @@ def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
                 )
             else:
                 entries[file].append(item)
+                if source.is_elsewhere(PurePath(plain_name(item['file_name'])), file, 1):
+                    elsewhere.append(f'{path}: {item["file_name"]} as {file}')
         for file, items in entries.items():
             if len(items) > 1:
                 repeated.append(_check_repeated(path, items))
@@ -114,6 +120,7 @@ def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
         ),
         *note('images are listed more than once', 'The boxes of all entries are taken', repeated),
         *note('images are not there, or several of that name', 'They are left out', missing),
+        *note(*IN_ANOTHER_FOLDER, elsewhere),
     ]
     return LabeledFolder(images, ordered, findings, splits.lost_lists)
 
@@ -136,6 +143,25 @@ def refuse_coco(source: SourceFolder) -> str | None:
             return f'{path} holds a {type(content).__name__}, not a dict of {", ".join(_LISTS)}'
         return f'{path} has no {" and no ".join(key for key in _LISTS if key not in content)}'
     return None
+
+
+def _check(path: Path, coco: dict[str, Any]) -> None:
+    """Adds what some tools leave out of a file, and refuses what is wrong in it.
+
+    Raises:
+        PreparationError: If the file does not fit COCO's format.
+    """
+    for item in coco['annotations'] if isinstance(coco['annotations'], list) else []:
+        if isinstance(item, dict):
+            item.setdefault('iscrowd', 0)
+            # Of the box, later.
+            item.setdefault('area', 0.0)
+    found_wrong = check_format(coco, path) or check_annotations(
+        coco, path, None, _names(coco), test_mode=True
+    )
+    errors = [finding for finding in found_wrong if finding.is_error]
+    if errors:
+        raise PreparationError(f'{path}: {errors[0].describe(3)}')
 
 
 def _check_repeated(path: Path, items: Sequence[dict[str, Any]]) -> str:

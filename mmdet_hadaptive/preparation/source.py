@@ -115,8 +115,7 @@ class SourceFolder:
         """
         if name is None:
             name = str(annotation.relative_to(self.root).with_suffix(''))
-        # Some tools write paths of Windows, others the query of a server for local files.
-        name = name.replace('\\', '/').rpartition('?d=')[2]
+        name = plain_name(name)
         found = self._index.find(name) or self._unusual_index.find(name)
         if len(found) < 2:
             return found
@@ -263,6 +262,14 @@ def split_from_words(names: Iterable[str]) -> str | None:
             if match:
                 return match.lastgroup
     return None
+
+
+def plain_name(name: str) -> str:
+    """The path of an image without what tools put into it.
+
+    Some write paths of Windows, others the query of a server for local files.
+    """
+    return name.replace('\\', '/').rpartition('?d=')[2]
 
 
 def read_text(path: Path) -> str:

@@ -5,7 +5,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..datasets.findings import note
-from .annotations import LabeledBox, LabeledFolder, LabeledImage, finite_number, order_classes
+from .annotations import (
+    IN_ANOTHER_FOLDER,
+    LabeledBox,
+    LabeledFolder,
+    LabeledImage,
+    finite_number,
+    order_classes,
+)
 from .source import SourceFolder
 from .split_lists import Splits
 
@@ -34,7 +41,9 @@ def read_voc(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder
         PreparationError: If ``classes`` lacks a class.
     """
     splits = Splits(source)
-    images, unreadable, alone, renamed, boxless, lost = [], [], [], [], [], []
+    images, unreadable, alone, renamed, boxless, lost, elsewhere = [], [], [], [], [], [], []
+    pairs: list[tuple[Path, Path | None]] = []
+    read: list[tuple[str, list[LabeledBox], list[str], tuple[int, ...]]] = []
     for path in source.with_suffix('.xml'):
         try:
             root = _parse(path)
@@ -45,23 +54,30 @@ def read_voc(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder
             continue
         name = ' '.join((root.findtext('filename') or '').split())
         image, place = _find_image(source, path, name)
-        if image is None:
-            alone.append(place)
-            continue
-        renamed += [place] if place else []
+        pairs.append((path.relative_to(source.root), image))
         boxes, reasons = [], []
         for item in root.iter('object'):
             try:
                 boxes.append(_read_object(item))
             except ValueError as error:
                 reasons.append(f'{path}: {error}')
+        size = tuple(
+            int(finite_number(root.findtext(f'size/{key}')) or 0) for key in ('width', 'height')
+        )
+        read.append((place, boxes, reasons, size))
+    for (relative, own), image, (place, boxes, reasons, size) in zip(
+        pairs, source.drop_strangers(pairs), read, strict=True
+    ):
+        path = source.root / relative
+        if image is None:
+            alone.append(str(path) if own else place)
+            continue
+        renamed += [place] if place else []
+        elsewhere += [f'{path}: {image}'] if source.is_elsewhere(relative, image, 2) else []
         boxless += reasons
         if reasons and not boxes:
             lost.append(str(image))
             continue
-        size = tuple(
-            int(finite_number(root.findtext(f'size/{key}')) or 0) for key in ('width', 'height')
-        )
         images.append(
             LabeledImage(image, tuple(boxes), path, splits.find(image), size if all(size) else None)
         )
@@ -80,6 +96,7 @@ def read_voc(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder
             'The one that is called as they are is taken',
             renamed,
         ),
+        *note(*IN_ANOTHER_FOLDER, elsewhere),
         *note('objects have no name or no four corners', 'They are left out', boxless),
         *note('images have no object that can be read', 'They are left out', lost),
         *note(

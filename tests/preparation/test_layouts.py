@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from annotated_folders import IMAGES, draw_image, read_back, write_coco, write_voc, write_yolo
@@ -215,6 +216,16 @@ def test_classes_without_a_box(tmp_path):
     assert not notes(result, 'classes have no training box')
 
 
+def test_annotations_beside_their_images_are_taken(tmp_path):
+    folder = tmp_path / 'pets'
+    write_voc(folder)
+    shutil.copytree(folder / 'train', folder / 'backup', ignore=shutil.ignore_patterns('*.png'))
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+    [finding] = notes(result, 'annotation files have no image, or several')
+    assert finding.places == tuple(f'{folder}/backup/{name}.xml' for name in 'abc')
+
+
 def test_lists_of_classes_that_agree(tmp_path):
     folder = tmp_path / 'pets'
     write_yolo(folder)
@@ -283,8 +294,11 @@ def write_xml_in_another_encoding(folder):
 
 
 def annotate_twice(folder):
-    write_voc(folder)
-    shutil.copytree(folder / 'train', folder / 'backup', ignore=shutil.ignore_patterns('*.png'))
+    write_voc(folder, {f'all/{Path(name).name}': image for name, image in IMAGES.items()})
+    for name in ('first', 'second'):
+        shutil.copytree(folder / 'all', folder / name, ignore=shutil.ignore_patterns('*.png'))
+    for path in (folder / 'all').glob('*.xml'):
+        path.unlink()
 
 
 def describe_twice(folder):
@@ -310,7 +324,7 @@ def lose_images(folder):
         (draw_no_boxes, dict(val_fraction=0.4), 'validation .* no boxes.*draw others with --seed'),
         (list_classes_twice, {}, r'valid/classes.txt and .*train/classes.txt do not list the same'),
         (number_from_one, {}, r'data.yaml gives its classes the numbers 1, 2: number classes'),
-        (annotate_twice, {}, r'3 images are annotated more than once, the first is .*/train/a.png'),
+        (annotate_twice, {}, r'4 images are annotated more than once, the first is .*/all/a.png'),
         (describe_twice, {}, r'data.yaml and .*coco.yaml do not list the same classes'),
         (leave_quotes_away, {}, r'data.yaml has a class False, .*put names into quotes'),
         (write_other_encoding, {}, r'classes.txt is not in UTF-8 \(.*: save it so'),

@@ -249,6 +249,67 @@ def test_a_text_file_in_another_folder_is_named(tmp_path):
     assert finding.places == (f'{tmp_path}/images/cam2/0.jpg: {tmp_path}/labels/cam1/0.txt',)
 
 
+def lose_camera(folder, kind, listed):
+    """Of the cameras whose pictures are annotated, only those of cam2 are there: 0, 1 and 2.
+
+    The annotations of cam1 are of 0 and 1, those of cam2 of 0 and 2.
+    """
+    annotated = [f'{camera}/{i}' for camera in listed for i in ('01' if camera == 'cam1' else '02')]
+    for i in range(3):
+        draw_image(folder / f'JPEGImages/cam2/{i}.jpg', 80, 60, i)
+    if kind == 'coco':
+        images = [
+            dict(id=i, file_name=f'{name}.jpg', width=80, height=60)
+            for i, name in enumerate(annotated)
+        ]
+        boxes = [
+            dict(id=i, image_id=i, category_id=int(name[3]), bbox=[8, 6, 32, 24])
+            for i, name in enumerate(annotated)
+        ]
+        classes = [dict(id=1, name='cat'), dict(id=2, name='dog')]
+        put(
+            folder / 'all.json',
+            json.dumps(dict(images=images, annotations=boxes, categories=classes)),
+        )
+    for name in annotated if kind == 'voc' else ():
+        box = '<xmin>8</xmin><ymin>6</ymin><xmax>40</xmax><ymax>30</ymax>'
+        put(
+            folder / f'Annotations/{name}.xml',
+            f'<annotation><object><name>{"cat" if "cam1" in name else "dog"}</name>'
+            f'<bndbox>{box}</bndbox></object></annotation>',
+        )
+
+
+@pytest.mark.parametrize('kind', ['voc', 'coco'])
+def test_images_of_a_camera_do_not_stand_for_those_of_another(tmp_path, kind):
+    lose_camera(tmp_path, kind, ['cam1', 'cam2'])
+    labeled = read(tmp_path)
+    found = {image.path.stem: [box.name for box in image.boxes] for image in labeled.images}
+    assert found == {'0': ['dog'], '2': ['dog']}
+    [finding] = notes(labeled, 'or several of that name')
+    assert len(finding.places) == 2
+    assert not notes(labeled, 'in another folder')
+
+
+@pytest.mark.parametrize('kind', ['voc', 'coco'])
+def test_an_image_in_another_folder_is_named(tmp_path, kind):
+    # The folder may have been renamed.
+    lose_camera(tmp_path, kind, ['cam1'])
+    labeled = read(tmp_path)
+    assert names(labeled) == ['0.jpg', '1.jpg']
+    [finding] = notes(labeled, 'in another folder')
+    assert len(finding.places) == 2
+    assert f'{tmp_path}/JPEGImages/cam2/0.jpg' in finding.places[0]
+
+
+def test_folders_that_were_moved_as_a_whole(tmp_path):
+    lose_camera(tmp_path, 'coco', ['cam1', 'cam2'])
+    shutil.copytree(tmp_path / 'JPEGImages/cam2', tmp_path / 'JPEGImages/cam1')
+    put(tmp_path / 'all.json', (tmp_path / 'all.json').read_text().replace('"cam', '"set/cam'))
+    found = [(image.path.parent.name, image.boxes[0].name) for image in read(tmp_path).images]
+    assert sorted(found) == [('cam1', 'cat')] * 2 + [('cam2', 'dog')] * 2
+
+
 def listed_twice(folder, **other):
     write_flat(folder, 'coco', 3)
     coco = json.loads((folder / 'all.json').read_text())
