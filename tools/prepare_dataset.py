@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from hadaptive_runtime.errors import describe_error
 from mmdet_hadaptive.models import ARCHITECTURES
 from mmdet_hadaptive.preparation import FORMATS, PreparationError, Recipe, prepare_dataset
 from mmdet_hadaptive.preparation.timing import measure_iteration
@@ -110,12 +111,22 @@ def main() -> None:
     )
     print(f'written: {out}\nmeasuring the time of an iteration ...', flush=True)
     schedule = result.schedule
-    seconds = measure_iteration(Config.fromfile(result.config))
+    try:
+        seconds = measure_iteration(Config.fromfile(result.config))
+        duration = (
+            f'{schedule.iterations} iterations of {seconds:.2f} s take '
+            f'{_describe_time(schedule.iterations * seconds)} here, validations not included'
+        )
+    # The data set is written, and the commands are of use whatever this is.
+    except Exception as error:
+        duration = (
+            f'{schedule.iterations} iterations, whose time cannot be measured here '
+            f'({describe_error(error)})'
+        )
     repeated = f', each image {schedule.repeats} times' if schedule.repeats > 1 else ''
     print(
         f'training: {schedule.epochs} epochs of {schedule.epoch_length} iterations{repeated}; '
-        f'{schedule.iterations} iterations of {seconds:.2f} s take '
-        f'{_describe_time(schedule.iterations * seconds)} here, validations not included\n'
+        f'{duration}\n'
     )
     checkpoint = f'work_dirs/{result.config.stem}/epoch_{schedule.epochs}.pth'
     print(shlex.join(['python', 'tools/train.py', str(result.config)]))

@@ -1,7 +1,7 @@
 """How long a training takes on this machine."""
 
 import time
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import torch
 from mmdet.registry import MODELS
@@ -22,6 +22,9 @@ def measure_iteration(config: Config) -> float:
 
     Returns:
         The seconds of an iteration, the loading of its images included.
+
+    Raises:
+        ValueError: If the training images are fewer than a batch.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).to(get_device()).train()
@@ -29,7 +32,14 @@ def measure_iteration(config: Config) -> float:
         model.to(memory_format=torch.channels_last)
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
-    for index, batch in enumerate(islice(loader, _WARM_UP + _MEASURED)):
+    if not len(loader):
+        raise ValueError(
+            f'the training images do not fill a batch of {config.train_dataloader.batch_size}: '
+            'add images or use a smaller batch'
+        )
+    # An epoch may have fewer iterations than are measured.
+    batches = chain.from_iterable(repeat(loader))
+    for index, batch in enumerate(islice(batches, _WARM_UP + _MEASURED)):
         if index == _WARM_UP:
             begin = _now()
         model.train_step(batch, optimizer)

@@ -108,23 +108,38 @@ def test_the_time_of_an_iteration(tmp_path):
     write_voc(tmp_path / 'pets')
     result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', recipe=Recipe(input_size=128))
     config = Config.fromfile(result.config)
-    config.merge_from_dict({'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0})
+    # Two images, so that an epoch has one iteration.
+    loader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(times=1))
+    config.merge_from_dict(dict(train_dataloader=loader))
     assert 0 < measure_iteration(config) < 60
+    config.train_dataloader.batch_size = 3
+    with pytest.raises(ValueError, match='do not fill a batch of 3: add images or'):
+        measure_iteration(config)
 
 
-def test_the_commands_that_are_printed_can_be_pasted(tmp_path, monkeypatch, pytestconfig, capsys):
+@pytest.mark.parametrize('fails', [False, True])
+def test_the_commands_that_are_printed_can_be_pasted(
+    tmp_path, monkeypatch, pytestconfig, capsys, fails
+):
     import runpy
+
+    def measure(config):
+        if fails:
+            raise RuntimeError('out of memory')
+        return 0.5
 
     folder = tmp_path / 'Hard Hat (1)'
     write_voc(folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('mmdet_hadaptive.preparation.timing.measure_iteration', lambda config: 0.5)
+    monkeypatch.setattr('mmdet_hadaptive.preparation.timing.measure_iteration', measure)
     arguments = [str(folder), '--epochs', '3', '--size', '128', '--batch-size', '4']
     monkeypatch.setattr(sys, 'argv', ['prepare_dataset.py', *arguments])
     runpy.run_path(str(pytestconfig.rootpath / 'tools/prepare_dataset.py'), run_name='__main__')
     lines = capsys.readouterr().out.splitlines()
     # 3 epochs of 2 images, 50 times.
-    assert any('75 iterations of 0.50 s take 1 min here' in line for line in lines)
+    time = ', whose time cannot be measured here (RuntimeError: out of memory)'
+    time = time if fails else ' of 0.50 s take 1 min here'
+    assert any(f'75 iterations{time}' in line for line in lines)
     train, test = (shlex.split(line) for line in lines[-2:])
     assert train == ['python', 'tools/train.py', test[2]]
     assert (tmp_path / train[2]).is_file()
