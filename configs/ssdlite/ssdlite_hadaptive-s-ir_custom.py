@@ -52,8 +52,11 @@ model = dict(
     ),
 )
 
+# MMDetection leaves out images with a side of less than 32 pixels; here they are trained on.
 train_dataloader = dict(
-    batch_size=8, num_workers=2, dataset=dict(dataset=dict(pipeline=train_pipeline, **train_data))
+    batch_size=8,
+    num_workers=2,
+    dataset=dict(dataset=dict(pipeline=train_pipeline, filter_cfg=dict(min_size=1), **train_data)),
 )
 val_dataloader = dict(dataset=val_data)
 test_dataloader = val_dataloader

@@ -63,6 +63,8 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
                 findings = check_annotations(
                     coco, annotation_file, folder, classes, True, test_mode
                 )
+                if not test_mode:
+                    findings += _check_sizes(coco, dataset.get('filter_cfg'))
                 if split == 'val' and not count_boxes(coco, classes):
                     findings += error(
                         f'none of the {len(coco["annotations"])} boxes is counted, so that mAP is '
@@ -135,6 +137,23 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
             f'Set {path.rpartition(".")[2]}={wanted}',
         )
     ]
+
+
+def _check_sizes(coco: dict[str, Any], filter_cfg: dict[str, Any] | None) -> list[Finding]:
+    """Names the images that are too small for a data set to train on them."""
+    smallest = (filter_cfg or {}).get('min_size', 0)
+    small = [
+        image['file_name']
+        for image in coco['images']
+        if min(image['width'], image['height']) < smallest
+    ]
+    report = error if len(small) == len(coco['images']) else note
+    return report(
+        f'images have a side of less than {smallest} pixels',
+        'Training leaves them out: write filter_cfg=dict(min_size=1) into the data set to keep '
+        'them',
+        small,
+    )
 
 
 def _check_evaluator(name: str, evaluator: Any, files: Sequence[Path]) -> list[Finding]:

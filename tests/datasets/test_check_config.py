@@ -249,6 +249,30 @@ def test_validation_without_a_box_that_counts(shapes, monkeypatch, tmp_path):
     assert 'mAP is -1' in problem
 
 
+@pytest.mark.parametrize('width', [31, 32])
+def test_images_that_are_too_small_to_be_trained_on(shapes, monkeypatch, tmp_path, width):
+    monkeypatch.chdir(shapes.parents[1])
+    config = shapes_config()
+    (dataset,) = coco_datasets(config.train_dataloader.dataset)
+    coco = json.loads(Path('data/shapes/annotations/instances_train.json').read_text())
+    coco['images'][0]['width'] = width
+    dataset.ann_file = str(tmp_path / 'train.json')
+    Path(dataset.ann_file).write_text(json.dumps(coco))
+
+    def small():
+        found = next(findings for split, _, findings in check_config(config) if split == 'train')
+        return [finding for finding in found if 'have a side of less than' in finding.problem]
+
+    assert [finding.places for finding in small()] == (
+        [(coco['images'][0]['file_name'],)] if width < 32 else []
+    )
+    assert not any(finding.is_error for finding in small())
+    dataset.filter_cfg.min_size = 1000
+    (finding,) = small()
+    assert finding.is_error
+    assert len(finding.places) == len(coco['images'])
+
+
 def test_classes_without_a_comma(shapes, monkeypatch):
     monkeypatch.chdir(shapes.parents[1])
     config = shapes_config()

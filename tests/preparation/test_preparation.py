@@ -23,6 +23,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmdet_hadaptive.datasets import check_config
 from mmdet_hadaptive.preparation import PreparationError, prepare_dataset, splitting
 from mmdet_hadaptive.preparation.anchors import choose_anchors
 from mmdet_hadaptive.preparation.recipe import Recipe
@@ -79,6 +80,16 @@ def test_the_config_gives_images_and_boxes(tmp_path, monkeypatch):
     item = validation[0]['data_samples']
     assert item.gt_instances.labels.tolist() == [0]
     assert config.val_evaluator.ann_file == config.val_dataloader.dataset.ann_file
+
+
+def test_small_images_are_trained_on(tmp_path):
+    images = {f'{split}/0': (28, 28, [(0, 4, 4, 20, 20)]) for split in ('train', 'valid')}
+    write_voc(tmp_path / 'pets', images)
+    config = Config.fromfile(prepare_dataset(tmp_path / 'pets', tmp_path / 'out').config)
+    init_default_scope('mmdet')
+    loaded = config.train_dataloader.dataset
+    assert len(DATASETS.build(loaded)) == loaded.times
+    assert not [finding for *_, found in check_config(config) for finding in found]
 
 
 def test_what_is_wrong_with_a_folder_is_named(tmp_path):
