@@ -30,10 +30,11 @@ _OTHER_KINDS = ('person_keypoints', 'captions', 'stuff', 'panoptic')
 def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads COCO's JSON, one file for each split.
 
-    Annotations without ``iscrowd`` or ``area`` are read just so: some tools do not write them. An
-    image that is listed twice in a file, under the same name and with the same size, has the boxes
-    of both entries. The splits are those that the files are called after, or of lists of images, or
-    of folders that are called after a split.
+    Annotations without ``iscrowd``, ``area`` or ``id`` are read just so, as some tools do not write
+    them. Polygons without a ``bbox`` become the box around them, and a category without boxes that
+    has the name of another is passed over. An image that is listed twice in a file, under the same
+    name and with the same size, has the boxes of both entries. The splits are those that the files
+    are called after, or of lists of images, or of folders that are called after a split.
 
     Args:
         source: The folder.
@@ -151,17 +152,50 @@ def _check(path: Path, coco: dict[str, Any]) -> None:
     Raises:
         PreparationError: If the file does not fit COCO's format.
     """
-    for item in coco['annotations'] if isinstance(coco['annotations'], list) else []:
-        if isinstance(item, dict):
-            item.setdefault('iscrowd', 0)
-            # Of the box, later.
-            item.setdefault('area', 0.0)
-    found_wrong = check_format(coco, path) or check_annotations(
-        coco, path, None, _names(coco), test_mode=True
-    )
+    given = coco['annotations'] if isinstance(coco['annotations'], list) else []
+    annotations = [item for item in given if isinstance(item, dict)]
+    if any('id' not in item for item in annotations):
+        for number, item in enumerate(annotations, 1):
+            item['id'] = number
+    for item in annotations:
+        item.setdefault('iscrowd', 0)
+        # Of the box, later.
+        item.setdefault('area', 0.0)
+        if not item.get('bbox') and (box := _surround(item.get('segmentation'))):
+            item['bbox'] = box
+    found_wrong = check_format(coco, path)
+    if not found_wrong:
+        _drop_parents(coco)
+        found_wrong = check_annotations(coco, path, None, _names(coco), test_mode=True)
     errors = [finding for finding in found_wrong if finding.is_error]
     if errors:
         raise PreparationError(f'{path}: {errors[0].describe(3)}')
+
+
+def _surround(polygons: Any) -> list[float] | None:
+    """The box around polygons; None if they are none."""
+    if not isinstance(polygons, list) or not all(isinstance(p, list) for p in polygons):
+        return None
+    numbers = [value for polygon in polygons for value in polygon]
+    if not numbers or not all(isinstance(value, (int, float)) for value in numbers):
+        return None
+    xs, ys = ([v for polygon in polygons for v in polygon[start::2]] for start in (0, 1))
+    if len(xs) != len(ys):
+        return None
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _drop_parents(coco: dict[str, Any]) -> None:
+    """Leaves out categories without boxes that have the name of another.
+
+    Roboflow writes a category above the classes, which may be called like the only one of them.
+    """
+    used = {item['category_id'] for item in coco['annotations']}
+    kept: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for category in sorted(coco['categories'], key=lambda category: category['id'] not in used):
+        if category['id'] in used or not kept[category['name']]:
+            kept[category['name']].append(category)
+    coco['categories'] = [c for c in coco['categories'] if c in kept[c['name']]]
 
 
 def _check_repeated(path: Path, items: Sequence[dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ _FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
 # Words that say nothing of a split in the name of a folder or a list.
 _FILLERS = re.compile(
     '(?:annotation|image|imageset|img|jpegimage|label|list|name|file|id|set|split|subset)s?'
-    '|obj|data|dataset|instances|coco|voc|yolo'
+    '|obj|data|dataset|instances|coco|voc|yolo|autosplit'
 )
 _SPLIT = re.compile(
     r'(?:obj|images?|imgs?)?'

@@ -1,5 +1,6 @@
 """Reads the XML files of Pascal VOC."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from .split_lists import Splits
 
 # The last two: of encodings that the parser does not know.
 _NO_XML = (ElementTree.ParseError, OSError, ValueError, LookupError)
+_ENCODING = re.compile(rb'\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.-]+)')
 _TRUE = ('1', 'true', 'yes')
 
 
@@ -129,7 +131,18 @@ def refuse_voc(source: SourceFolder) -> str | None:
 
 
 def _parse(path: Path) -> ElementTree.Element:
-    return ElementTree.parse(path).getroot()
+    content = path.read_bytes()
+    try:
+        return ElementTree.fromstring(content)
+    # Of encodings with several bytes for a character, that the parser does not know.
+    except ValueError:
+        encoding = _ENCODING.match(content)
+        if encoding is None:
+            raise
+        name = encoding[1].decode().lower()
+        # Its newest form has all characters of the others, and files say GB2312 for any.
+        name = 'gb18030' if name in ('gb2312', 'gbk') else name
+        return ElementTree.fromstring(content.decode(name))
 
 
 def _find_image(source: SourceFolder, path: Path, name: str) -> tuple[Path | None, str]:

@@ -216,6 +216,36 @@ def test_classes_without_a_box(tmp_path):
     assert not notes(result, 'classes have no training box')
 
 
+@pytest.mark.parametrize('position', [0, 2])
+def test_a_category_above_that_has_the_name_of_a_class(tmp_path, position):
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    for path in folder.rglob('*.json'):
+        coco = json.loads(path.read_text())
+        for name in ('cat', 'bird', 'bird'):
+            parent = dict(id=9 + len(coco['categories']), name=name, supercategory='none')
+            coco['categories'].insert(position, parent)
+        path.write_text(json.dumps(coco))
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert sorted(result.classes) == ['bird', 'cat', 'dog']
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+
+
+@pytest.mark.parametrize('encoding', ['GB2312', 'gbk', 'Shift_JIS'])
+def test_xml_in_encodings_with_several_bytes(tmp_path, encoding):
+    folder = tmp_path / 'pets'
+    write_voc(folder)
+    # GB2312 has no character for this; files in GBK say so nevertheless.
+    name = '鎔' if encoding == 'GB2312' else '猫'
+    for path in folder.rglob('*.xml'):
+        text = f'<?xml version="1.0" encoding="{encoding}"?>{path.read_text()}'
+        content = text.replace('cat', name).encode(encoding.replace('GB2312', 'gbk'))
+        path.write_bytes(content)
+    result = prepare_dataset(folder, tmp_path / 'out')
+    assert result.classes == ('dog', name)
+    assert result.counts == dict(train=(3, 3), val=(1, 1))
+
+
 def test_annotations_beside_their_images_are_taken(tmp_path):
     folder = tmp_path / 'pets'
     write_voc(folder)
@@ -290,7 +320,7 @@ def write_other_encoding(folder):
 def write_xml_in_another_encoding(folder):
     write_voc(folder)
     for path in folder.rglob('*.xml'):
-        path.write_text('<?xml version="1.0" encoding="GB2312"?>' + path.read_text())
+        path.write_text('<?xml version="1.0" encoding="klingon"?>' + path.read_text())
 
 
 def annotate_twice(folder):
@@ -331,7 +361,7 @@ def lose_images(folder):
         (
             write_xml_in_another_encoding,
             dict(annotation_format='voc'),
-            r'4 files cannot be read as XML .*multi-byte encodings are not supported',
+            r'4 files cannot be read as XML .*unknown encoding: klingon',
         ),
         (lose_images, {}, r'4 images are not there, or several of that name \(.*: a.png'),
     ],

@@ -233,14 +233,25 @@ def test_coco_without_what_some_tools_leave_out(tmp_path):
     for path in folder.rglob('*.json'):
         coco = json.loads(path.read_text())
         for item in coco['annotations']:
-            del item['iscrowd'], item['area']
+            del item['iscrowd'], item['area'], item['id']
+            if item['category_id']:
+                x, y, width, height = item.pop('bbox')
+                item['segmentation'] = [
+                    [x, y, x + width, y, x, y + 1],
+                    [x, y + height, x + width, y + height, x, y],
+                ]
         path.write_text(json.dumps(coco))
     prepare_dataset(folder, tmp_path / 'out')
     written = json.loads((tmp_path / 'out/annotations/instances_train.json').read_text())
     assert [(a['area'], a['iscrowd']) for a in written['annotations']] == [
         (a['bbox'][2] * a['bbox'][3], 0) for a in written['annotations']
     ]
-    assert len(written['annotations']) == 3
+    assert [a['bbox'] for a in written['annotations']] == [
+        [x1, y1, x2 - x1, y2 - y1]
+        for name, (*_, boxes) in IMAGES.items()
+        if 'train' in name
+        for _, x1, y1, x2, y2 in boxes
+    ]
 
 
 def test_order_of_the_classes(tmp_path):

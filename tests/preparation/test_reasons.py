@@ -72,8 +72,8 @@ UNREADABLE = {
     'results': ('voc', replace_annotations('a.json', '[]'), 'a.json holds a list, not a dict of'),
     'encoding': (
         'voc',
-        alter('*.xml', lambda t: f'<?xml version="1.0" encoding="GB2312"?>{t}'),
-        r'p0.xml cannot be read as XML \(multi-byte encodings are not supported\)',
+        alter('*.xml', lambda t: f'<?xml version="1.0" encoding="klingon"?>{t}'),
+        r'p0.xml cannot be read as XML \(unknown encoding: klingon\)',
     ),
     'half a file': ('coco', alter('*.json', lambda t: t[:-9]), 'all.json cannot be read as JSON'),
 }

@@ -38,6 +38,7 @@ def line(pattern):
         ('lists/trainset.lst', 'lists/valset.lst', line('C:\\data\\{}.jpg')),
         ('train_labels.csv', 'valid_labels.csv', line('{}.png,80,60,cat,8,6,40,30')),
         ('train.txt', 'valid.txt', line('"{}"\n')),
+        ('autosplit_train.txt', 'autosplit_val.txt', line('./images/{}.png')),
     ],
 )
 def test_lists_of_images(tmp_path, kind, train, val, write):
