@@ -272,7 +272,8 @@ def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[s
     for path in source.with_suffix('.yaml', '.yml'):
         try:
             content = yaml.safe_load(read_text(path))
-        except (PreparationError, yaml.YAMLError) as error:
+        # A date that does not exist is a ValueError.
+        except (yaml.YAMLError, ValueError) as error:
             not_read.append(' '.join(f'{path}: {error}'.split()))
             continue
         names = content.get('names') if isinstance(content, dict) else None
@@ -291,7 +292,7 @@ def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[s
                 path,
                 names,
                 content.get('nc'),
-                {s: [p] if isinstance(p, str) else [*map(str, p)] for s, p in places.items() if p},
+                {split: _name_places(place) for split, place in places.items() if place},
                 str(content.get('path') or ''),
                 'kpt_shape' in content,
             )
@@ -305,6 +306,11 @@ def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[s
         if places:
             found.append(_Description(path, places=places))
     return found, not_read
+
+
+def _name_places(place: object) -> list[str]:
+    """The folders and lists of a split; what is none, such as 0.8, is not there as a folder."""
+    return [*map(str, place)] if isinstance(place, (list, tuple)) else [str(place)]
 
 
 def _values(names: list | dict) -> list:

@@ -51,17 +51,28 @@ def test_yaml_files_of_others(tmp_path):
         ('two.yml', 'a: 1\n---\nb: 2\n'),
         ('ci.yaml', 'names: {push: x}\n'),
         ('jobs.yaml', 'names: [{push: x}]\n'),
+        ('meta.yaml', 'created: 2024-02-30\n'),
     ):
         put(tmp_path / name, text)
     (tmp_path / 'latin.yaml').write_bytes(b'names: [b\xf6se]')
     labeled = read(tmp_path)
     assert labeled.classes == ['cat', 'dog']
     [finding] = notes(labeled, 'YAML files do not describe a data set')
-    assert len(finding.places) == 5
+    assert len(finding.places) == 6
     # Where one of them should have named the classes, the error says so.
     (tmp_path / 'data.yaml').unlink()
     with pytest.raises(PreparationError, match=r'are called.*broken.yaml: while parsing'):
         read(tmp_path)
+
+
+@pytest.mark.parametrize('place', ['0.8', 'true', '{images: a, labels: b}'])
+def test_places_in_a_yaml_file_that_are_none(tmp_path, place):
+    write_flat(tmp_path, 'yolo', 3)
+    put(tmp_path / 'data.yaml', f'names: [cat, dog]\ntrain: {place}\n')
+    labeled = read(tmp_path)
+    assert len(labeled.images) == 3
+    [finding] = notes(labeled, 'folders or lists of images that the description names')
+    assert f'{tmp_path}/data.yaml: train: ' in finding.places[0]
 
 
 def move(folder, pattern, rename):
