@@ -13,10 +13,11 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import get, get_local_path
 from mmengine.logging import print_log
+from PIL import Image
 
 from .. import __version__
 from .check import check_annotations, describe_classes, read_coco
-from .decoding import DeepImageError, decode_image, refuse_deep
+from .decoding import MAX_PIXELS, DeepImageError, decode_image, refuse_deep
 from .shared_state import share_state
 
 _SHOWN = 3
@@ -198,6 +199,11 @@ class CheckedCocoDataset(CocoDataset):
         except DeepImageError as error:
             raise RuntimeError(
                 f'{path} cannot be used: {error}. tools/check_dataset.py CONFIG lists all of them'
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise RuntimeError(
+                f'{path} cannot be used: it has more than {MAX_PIXELS:,} pixels, which Pillow does '
+                'not decode: cut it into tiles. tools/check_dataset.py CONFIG lists all of them'
             ) from error
         except Exception as error:
             path = self.get_data_info(idx)['img_path']

@@ -19,6 +19,8 @@ _COLORSPACES = ('YCbCr', 'Gray', 'RGB')
 _JPEG, _PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 # Formats that hold no more than 8 bits per channel; of JPEGs, Pillow reads no others.
 _SHALLOW = (_JPEG, b'BM', b'RIFF')
+# Of an image; Pillow warns of half as many.
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 class DeepImageError(ValueError):
@@ -43,6 +45,7 @@ def decode_image(content: bytes) -> np.ndarray:
 
     Raises:
         DeepImageError: If the image has more than 8 bits per channel, or floating point values.
+        Image.DecompressionBombError: If the image has more than ``MAX_PIXELS`` pixels.
         OSError: If the file is damaged or truncated. What Pillow raises for damaged files of other
             formats may have other types.
     """

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.progress import track
 
-from .decoding import DeepImageError, decode_image
+from .decoding import MAX_PIXELS, DeepImageError, decode_image
 from .findings import Finding, error
 
 _BATCH = 256
@@ -62,6 +63,8 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
             return None
         except DeepImageError as reason:
             return 'deep', f'{path}: {reason}'
+        except Image.DecompressionBombError:
+            return 'huge', str(path)
         # Damaged files make decoders raise almost anything.
         except Exception as reason:
             return 'unreadable', f'{path}: {reason}'
@@ -70,7 +73,7 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
             return 'size', f'{path}: {size}, annotated {annotated}'
         return None
 
-    found: dict[str, list[str]] = {'unreadable': [], 'size': [], 'deep': []}
+    found: dict[str, list[str]] = {'unreadable': [], 'size': [], 'deep': [], 'huge': []}
     batches = range(0, len(images), _BATCH)
     with ThreadPoolExecutor() as pool:
         for start in track(batches, 'reading images', transient=True):
@@ -93,6 +96,11 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
             'images have not 8 bits per channel',
             f'Convert them; {"".join(found["deep"][:1])}',
             (place.partition(': ')[0] for place in found['deep']),
+        ),
+        *error(
+            f'images have more than {MAX_PIXELS:,} pixels, which Pillow does not decode',
+            'Cut them into tiles, and their boxes with them',
+            found['huge'],
         ),
     ]
 

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ..datasets.check import check_annotations, count_boxes
+from ..datasets.decoding import MAX_PIXELS
 from ..datasets.findings import Finding, note
 from ..utils.files import write_whole
 from .anchors import Anchors, choose_anchors
@@ -171,12 +172,13 @@ def _read_usable(
 ) -> tuple[list[LabeledImage], list[ImageFile], list[Finding]]:
     """Those of the images that can be read and have the size that their annotation names."""
     images, files = [], []
-    unreadable, deep, resized, unsized = [], [], [], []
+    unreadable, deep, huge, resized, unsized = [], [], [], [], []
     for image, file in zip(
         labeled.images, read_image_files([i.path for i in labeled.images]), strict=True
     ):
         if file.size is None:
-            (deep if file.is_deep else unreadable).append(f'{image.path}: {file.error}')
+            problems = deep if file.is_deep else huge if file.is_huge else unreadable
+            problems.append(f'{image.path}: {file.error}')
         elif image.size not in (None, file.size):
             resized.append(f'{image.path}: {file.size}, annotated {image.size}')
         else:
@@ -186,7 +188,9 @@ def _read_usable(
                 unsized.append(str(image.path))
     if not images:
         notes = [finding.describe(1) for finding in labeled.findings]
-        problem = (unreadable + deep + resized + notes or ['there is none with an annotation'])[0]
+        problem = (
+            unreadable + deep + huge + resized + notes or ['there is none with an annotation']
+        )[0]
         raise PreparationError(f'no image can be used, the first: {problem}: correct the folder')
     return (
         images,
@@ -198,6 +202,11 @@ def _read_usable(
                 'images have not 8 bits per channel',
                 f'They are left out; {"".join(deep[:1])}',
                 (place.partition(': ')[0] for place in deep),
+            ),
+            *note(
+                f'images have more than {MAX_PIXELS:,} pixels, which Pillow does not decode',
+                'They are left out: cut them into tiles, and their boxes with them',
+                (place.partition(': ')[0] for place in huge),
             ),
             *note(
                 'images have another size (width, height) than their annotation names',

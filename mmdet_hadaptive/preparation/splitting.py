@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 from rich.progress import track
 
 from hadaptive_runtime.errors import describe_error
@@ -36,12 +37,14 @@ class ImageFile:
         fingerprint: 64 bits, of which near-duplicates share nearly all.
         error: Why it is unreadable.
         is_deep: Whether that is because of more than 8 bits a channel.
+        is_huge: Whether that is because of more pixels than ``MAX_PIXELS``.
     """
 
     size: tuple[int, int] | None
     fingerprint: int = 0
     error: str = ''
     is_deep: bool = False
+    is_huge: bool = False
 
 
 def read_image_files(paths: Sequence[Path]) -> list[ImageFile]:
@@ -244,6 +247,8 @@ def _read(path: Path) -> ImageFile:
         pixels = decode_image(path.read_bytes())
     except DeepImageError as error:
         return ImageFile(None, error=str(error), is_deep=True)
+    except Image.DecompressionBombError as error:
+        return ImageFile(None, error=str(error), is_huge=True)
     # Damaged files make decoders raise almost anything.
     except Exception as error:
         return ImageFile(None, error=describe_error(error))

@@ -292,6 +292,20 @@ def test_images_that_have_not_8_bits(folder, name):
         data[1]
 
 
+@pytest.mark.parametrize(('index', 'name'), [(0, 'a.jpg'), (1, 'b.png')])
+def test_images_with_too_many_pixels(folder, monkeypatch, index, name):
+    Image.new('RGB', (60, 41)).save(folder / 'images' / name)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 60 * 20)
+    coco = {**GOOD, 'images': GOOD['images'][index : index + 1]}
+    coco['annotations'] = GOOD['annotations'][index : index + 1]
+    (finding,) = check(folder, coco)
+    assert finding.is_error
+    assert finding.problem.startswith('1 images have more than 178,956,970 pixels')
+    assert finding.places == (f'{folder}/images/{name}',)
+    with pytest.raises(RuntimeError, match=rf'{name} cannot be used: .* cut it into tiles'):
+        dataset(folder, coco)[0]
+
+
 @pytest.mark.parametrize('name', ['b.tif', 'b.bmp', 'b.webp'])
 def test_other_formats_with_8_bits(folder, name):
     noise('RGB').save(folder / 'images' / name)

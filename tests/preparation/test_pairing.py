@@ -374,3 +374,17 @@ def test_images_with_other_than_8_bits(tmp_path):
     [finding] = notes(result, 'images have not 8 bits')
     assert 'p0.png: values of the type uint16' in finding.remedy
     assert 'convertScaleAbs' in finding.remedy
+
+
+def test_images_with_too_many_pixels(tmp_path, monkeypatch):
+    write_flat(tmp_path / 'set', 'voc')
+    for name in ('p0', 'p1'):
+        path = tmp_path / f'set/JPEGImages/{name}.png'
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (160, 120)))
+    monkeypatch.setattr('PIL.Image.MAX_IMAGE_PIXELS', 80 * 60)
+    result = prepare_dataset(tmp_path / 'set', tmp_path / 'out')
+    assert sum(images for images, _ in result.counts.values()) == 8
+    [finding] = notes(result, 'images have more than 178,956,970 pixels')
+    assert finding.places == tuple(f'{tmp_path}/set/JPEGImages/{name}.png' for name in ('p0', 'p1'))
+    assert 'cut them into tiles' in finding.remedy
+    assert not notes(result, 'empty, truncated')
