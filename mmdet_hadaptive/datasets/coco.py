@@ -17,7 +17,13 @@ from PIL import Image
 
 from .. import __version__
 from .check import check_annotations, describe_classes, read_coco
-from .decoding import MAX_PIXELS, DeepImageError, decode_image, refuse_deep
+from .decoding import (
+    MAX_PIXELS,
+    DeepImageError,
+    LoadImageFromFile,
+    decode_image,
+    refuse_deep,
+)
 from .shared_state import share_state
 
 _SHOWN = 3
@@ -28,6 +34,8 @@ _STATE = ('data_bytes', 'data_address', 'cat_ids', 'cat2label', 'cat_img_map', '
 _OPTIONS = ('data_prefix', 'metainfo', 'filter_cfg', 'test_mode', 'seg_map_suffix', '_indices')
 # mmdet 3.2 has only the first.
 _OPTIONS += ('return_classes', 'caption_prompt')
+# With other options an image may not have three channels of 8 bits.
+_PLAIN = {'type', 'imdecode_backend', 'backend_args'}
 
 
 @DATASETS.register_module()
@@ -38,7 +46,7 @@ class CheckedCocoDataset(CocoDataset):
     does not match and finds missing images only when it reaches them. Here the annotation file
     is checked when it is loaded, and an image that cannot be read is named. ``LoadImageFromFile``
     decodes with Pillow unless the pipeline names an ``imdecode_backend``: Pillow refuses a
-    truncated image, OpenCV fills the rest of it with grey.
+    truncated image, OpenCV fills the rest of it with grey. An alpha channel is dropped.
 
     A large annotation file (16 MiB or more) is parsed by one process; all others, also in later
     runs, map what it found (:func:`share_state`). It is parsed again when its size or time of
@@ -243,6 +251,9 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _decode_by_pillow(step: dict[str, Any] | Callable) -> dict[str, Any] | Callable:
-    if isinstance(step, dict) and step['type'] == 'LoadImageFromFile':
-        return dict(imdecode_backend='pillow') | step
+    if not isinstance(step, dict) or step['type'] != 'LoadImageFromFile':
+        return step
+    step = dict(imdecode_backend='pillow') | step
+    if step['imdecode_backend'] == 'pillow' and step.keys() <= _PLAIN:
+        return LoadImageFromFile(**{key: step[key] for key in step if key != 'type'})
     return step

@@ -1,11 +1,14 @@
 """Decodes images, JPEGs by the fastest library that refuses damaged ones."""
 
 import io
+from typing import Any
 
 import cv2
 import numpy as np
+from mmcv import transforms
 from mmcv.image import imfrombytes
-from PIL import ExifTags, Image
+from mmengine.fileio import get
+from PIL import ExifTags, Image, ImageOps
 
 from hadaptive_runtime.images import describe_depth
 
@@ -31,10 +34,12 @@ def decode_image(content: bytes) -> np.ndarray:
     """Decodes an image file as ``LoadImageFromFile`` does with ``imdecode_backend='pillow'``.
 
     The pixels are the same (of JPEGs bitwise with libjpeg-turbo's default settings, as Pillow and
-    OpenCV have them). ``simplejpeg`` decodes upright JPEGs without defects; Pillow decodes all
-    other files, and all where it is not installed. Images with more than 8 bits per channel are
-    refused, since nothing says which of their values is white: Pillow cuts grey values off at 255,
-    and divides colours by 256.
+    OpenCV have them), but for grey images with an alpha channel. That is dropped, as in colour
+    images and in the runtime, where MMCV blends the image with a colour of its own.
+    ``simplejpeg`` decodes upright JPEGs without defects; Pillow decodes all other files, and all
+    where it is not installed. Images with more than 8 bits per channel are refused, since nothing
+    says which of their values is white: Pillow cuts grey values off at 255, and divides colours by
+    256.
 
     Args:
         content: The bytes of the file.
@@ -56,8 +61,35 @@ def decode_image(content: bytes) -> np.ndarray:
                 return simplejpeg.decode_jpeg(content, 'BGR')
         except ValueError:
             pass  # Damaged, or only unusual: Pillow knows.
+    pixels = _decode_grey_alpha(content)
     # Its channels are turned round by a view.
-    return np.ascontiguousarray(imfrombytes(content, backend='pillow'))
+    return (
+        np.ascontiguousarray(imfrombytes(content, backend='pillow')) if pixels is None else pixels
+    )
+
+
+class LoadImageFromFile(transforms.LoadImageFromFile):
+    """MMCV's transform for Pillow, but grey images lose an alpha channel, as colour images do.
+
+    Its options are those of MMCV's that leave three channels of 8 bits.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Adds the image and its shape.
+
+        Args:
+            results: With the key ``img_path``.
+
+        Returns:
+            The same, with ``img`` (H, W, 3), uint8, BGR, ``img_shape`` and ``ori_shape``.
+        """
+        path = results['img_path']
+        if not path.lower().endswith(('.jpg', '.jpeg')):
+            pixels = _decode_grey_alpha(get(path, backend_args=self.backend_args))
+            if pixels is not None:
+                shape = pixels.shape[:2]
+                return results | dict(img=pixels, img_shape=shape, ori_shape=shape)
+        return super().transform(results)
 
 
 def refuse_deep(content: bytes) -> None:
@@ -82,6 +114,15 @@ def refuse_deep(content: bytes) -> None:
         found = 'uint8' if pixels is None else str(pixels.dtype)
     if found != 'uint8':
         raise DeepImageError(describe_depth(found))
+
+
+def _decode_grey_alpha(content: bytes) -> np.ndarray | None:
+    """Grey as three channels, of an image that has grey and an alpha channel; None of others."""
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode != 'LA':
+            return None
+        grey = np.asarray(ImageOps.exif_transpose(image).getchannel('L'))
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 
 def _is_upright(content: bytes) -> bool:

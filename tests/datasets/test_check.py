@@ -266,6 +266,15 @@ def test_images_that_the_loader_converts(folder, name, mode):
     assert dataset(folder, test_mode=True)['ab'.index(name[0])]['inputs'].shape == (3, 20, 30)
 
 
+def test_an_alpha_channel_is_dropped_in_the_validation(folder):
+    image = noise('LA')
+    results = []
+    for kept in (image, image.getchannel('L')):
+        kept.save(folder / 'images/b.png')
+        results.append(dataset(folder, test_mode=True)[1]['inputs'])
+    assert results[0].equal(results[1])
+
+
 def deep(name):
     grey = np.random.default_rng(1).integers(0, 256, (40, 60), dtype=np.uint8)
     if name == 'float.tif':

@@ -55,6 +55,20 @@ def test_what_is_turned_is_turned():
     assert decode_image(FILES['fill bytes before EXIF']).shape == (51, 37, 3)
 
 
+def test_an_alpha_channel_is_dropped():
+    grey = Image.fromarray(PIXELS).convert('L')
+    clear = Image.new('L', grey.size, 0)
+    wanted = imfrombytes(encode(grey, format='PNG'), backend='pillow')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(Image.merge('LA', (grey, clear)), format='PNG')
+    assert np.array_equal(decode_image(content), wanted)
+    turned = encode(Image.merge('LA', (grey, clear)), format='PNG', exif=exif)
+    assert np.array_equal(decode_image(turned), np.rot90(wanted, -1))
+    colours = Image.merge('RGBA', (*Image.fromarray(PIXELS).split(), clear))
+    assert np.array_equal(decode_image(encode(colours, format='PNG')), PIXELS[..., ::-1])
+
+
 def test_without_simplejpeg(monkeypatch):
     wanted = decode_image(FILES['colour'])
     monkeypatch.setattr(decoding, 'simplejpeg', None)
