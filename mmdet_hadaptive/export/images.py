@@ -6,6 +6,7 @@ import numpy as np
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from hadaptive_runtime import ExportError
 from hadaptive_runtime.errors import describe_error
@@ -53,6 +54,7 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
     if not Path(image).is_file():
         raise ExportError(f'{image}: no such image, name another with --image')
     pipeline = find_test_pipeline(config)
+    init_default_scope(config.get('default_scope', 'mmdet'))
     transforms = Compose([t for t in pipeline if type_name(t['type']) != 'LoadAnnotations'])
     if read_image(Path(image)) is None:
         raise ExportError(f'{image}: {describe_refusal(Path(image))}, or name another image')

@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from hadaptive_runtime import Preprocessing, load_exported
@@ -352,6 +354,8 @@ def test_formats_are_benchmarked(trained, export, tmp_path, monkeypatch, pytestc
     on_training_images(small_config(trained[0])).dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
     files = [export(name).file for name in ('onnx', 'opencv')]
+    # Nothing has been built in the tool's own process.
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
     command = ['benchmark_exported.py', 'config.py', *files, '--rounds', 3]
     monkeypatch.setattr('sys.argv', list(map(str, command)))
     tool = str(pytestconfig.rootpath / 'tools/benchmark_exported.py')
