@@ -4,6 +4,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -12,6 +13,7 @@ from research.benchmark.accuracy import format_spread, tabulate_comparison
 from research.benchmark.prepared_data import tabulate_detectors
 
 REPORTS = Path(__file__).parents[1] / 'reports'
+WEIGHTS = 'docs/weights.md'
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,22 @@ def test_the_comparison_of_classifiers_is_that_of_its_results():
     assert len(results) == 5
     table = tabulate_comparison(results, results[0]['config'])
     assert table in (REPORTS / 'benchmark.md').read_text()
+
+
+def test_pages_say_what_distilled_weights_are_worth():
+    lines = (REPORTS / 'distillation_results.jsonl').read_text().splitlines()
+    scores = defaultdict(dict)
+    for result in map(json.loads, lines):
+        found = re.fullmatch(r'(\w+)_hsv-(distilled|lite0)-(7|14)e-fast', result['config'])
+        shipped = 'enlarged by 8' in result['weights'] or 'lite0' in result['weights']
+        if found and shipped:
+            data, recipe, epochs = found.groups()
+            scores[recipe, epochs][data] = result[MAP]
+    readme, weights = ((REPORTS.parents[1] / name).read_text() for name in ('README.md', WEIGHTS))
+    report = (REPORTS / 'distillation.md').read_text()
+    for (_, epochs), of_sets in scores.items():
+        row = [f'{of_sets[data]:.3f}' for data in ('fruit', 'bccd', 'cards', 'raccoon')]
+        assert f'| {epochs} | {" | ".join(row)} |' in weights
+        assert f'{mean(of_sets.values()):.3f}' in report
+        if epochs == '14':
+            assert f'{mean(of_sets.values()):.3f}' in readme
