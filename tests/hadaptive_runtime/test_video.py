@@ -101,7 +101,16 @@ def test_a_video_that_cannot_be_written(tmp_path, main, monkeypatch, lost):
     assert list((tmp_path / 'outputs').iterdir()) == []
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl+C as in a terminal; pytest-xdist's processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize('moment', ['read', 'write', 'twice'])
+@pytest.mark.usefixtures('interrupts')
 def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, capsys, moment):
     capture_class, writer_class = cv2.VideoCapture, cv2.VideoWriter
 
@@ -118,7 +127,8 @@ def test_a_camera_is_recorded_until_it_is_stopped(tmp_path, main, monkeypatch, c
                 monkeypatch.setattr(cv2, 'VideoCapture', capture_class)
                 if moment == 'read':
                     signal.raise_signal(signal.SIGINT)
-            return True, np.full((80, 120, 3), 100, np.uint8)
+            # Without an end the test would never fail.
+            return self.count < 100, np.full((80, 120, 3), 100, np.uint8)
 
         def get(self, key):
             return {cv2.CAP_PROP_FPS: 1000.0}.get(key, -1.0)
