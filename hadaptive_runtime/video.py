@@ -177,10 +177,10 @@ def name_recording(file: Path) -> Path:
     """Says what a recording that begins now is called.
 
     Args:
-        file: Where it is to be, by the name of its camera.
+        file: The path of the recording, with the name of its camera only.
 
     Returns:
-        The same with date and time; no such file exists.
+        The same path with date and time in the name; no such file exists.
     """
     while True:
         dated = file.with_stem(f'{file.stem}_{time.strftime("%Y-%m-%d_%H-%M-%S")}')
@@ -197,7 +197,7 @@ def hold_interrupts() -> Iterator[Sequence[int]]:
     is held.
 
     Yields:
-        What is empty until Ctrl+C is pressed.
+        A sequence that is empty until Ctrl+C is pressed.
     """
     interrupts: list[int] = []
     usual = signal.default_int_handler

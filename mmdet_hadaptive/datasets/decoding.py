@@ -78,7 +78,7 @@ class LoadImageFromFile(transforms.LoadImageFromFile):
         """Adds the image and its shape.
 
         Args:
-            results: With the key ``img_path``.
+            results: A dictionary that has the image's path as ``img_path``.
 
         Returns:
             The same, with ``img`` (H, W, 3), uint8, BGR, ``img_shape`` and ``ori_shape``.
