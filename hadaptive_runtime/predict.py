@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -160,11 +161,13 @@ def predict(
             name = target.name
         if PICTURES not in save:
             target = None
-        _predict_video(video, name, target, predictor, show)
+        is_terminated = _predict_video(video, name, target, predictor, show)
         predictions += predictor.predictions
         print(predictor.summary('frames', str(target or out)))
         if video.note:
             _print_note(video.note)
+        if is_terminated:
+            break
     if predictions:
         for name, content in make_tables(tables, predictions, detector.classes).items():
             file = out / name
@@ -206,8 +209,12 @@ def _predict_images(
 
 def _predict_video(
     video: VideoSource, name: str, target: Path | None, predictor: Predictor, show: bool
-) -> None:
-    """Predicts a video until it ends, its window is told to, or a live one is stopped."""
+) -> bool:
+    """Predicts a video until it ends, its window is told to, or a live one is stopped.
+
+    Returns:
+        Whether SIGTERM stopped it, as systemd and Docker send it: nothing more is to be predicted.
+    """
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     writing = VideoWriter(target, video.rate, not video.is_live) if target else nullcontext()
@@ -221,6 +228,7 @@ def _predict_video(
                 break
         if writer is not None:
             writer.finish()
+    return signal.SIGTERM in interrupts
 
 
 def _show(picture: np.ndarray) -> bool:
@@ -340,7 +348,8 @@ def main() -> None:
         nargs='+',
         help='What to predict: images, folders, videos, the number of a camera such as 0, a device '
         'such as /dev/video0, or an address such as rtsp://HOST/PATH. Ctrl+C ends a camera or '
-        'stream and keeps the video. @FILE reads more arguments from a file, one in a line.',
+        'stream and keeps the video. SIGTERM does so, too, and ends the program. @FILE reads more '
+        'arguments from a file, one in a line.',
     )
     parser.add_argument(
         '--out',

@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = {
 _SHOWN = 5
 # A file's name has room for so many letters of an address, for a code and for the time.
 _LONGEST_STREAM = 100
+_PASSWORD = re.compile(r'(?i)(passw(?:or)?d|pwd|pass)=.*?(?=[&/?#]|_[a-z]+=|$)')
 
 
 @dataclass
@@ -84,8 +85,11 @@ def describe(names: Sequence[str]) -> str:
 
 
 def hide_password(source: Path | str | int) -> str:
-    """An address without user and password, anything else as it is."""
-    return re.sub('//[^/@]*@', '//', str(source))
+    """An address without user and passwords, anything else as it is."""
+    if not isinstance(source, str):
+        return str(source)
+    # Some cameras take it in the path, between underscores.
+    return _PASSWORD.sub(r'\1=***', re.sub('//[^/@]*@', '//', source))
 
 
 def _expand(sources: Sequence[str]) -> Iterator[str]:

@@ -191,27 +191,26 @@ def name_recording(file: Path) -> Path:
 
 @contextmanager
 def hold_interrupts() -> Iterator[Sequence[int]]:
-    """Lets Ctrl+C break nothing off: a frame is written to its end, and so is a video.
+    """Lets Ctrl+C and SIGTERM break nothing off: a frame is written to its end, and so is a video.
 
-    Where a program handles SIGINT in its own way, and in other threads than the main one, nothing
-    is held.
+    Where a program handles these signals in its own way, and in other threads than the main one,
+    nothing is held.
 
     Yields:
-        A sequence that is empty until Ctrl+C is pressed.
+        The signals that came so far.
     """
     interrupts: list[int] = []
-    usual = signal.default_int_handler
-    is_held = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is usual
-    )
-    if is_held:
-        signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    held = {}
+    if threading.current_thread() is threading.main_thread():
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        held = {number: own for number, own in usual.items() if signal.getsignal(number) is own}
+    for number in held:
+        signal.signal(number, lambda number, _: interrupts.append(number))
     try:
         yield interrupts
     finally:
-        if is_held:
-            signal.signal(signal.SIGINT, usual)
+        for number, own in held.items():
+            signal.signal(number, own)
 
 
 def _describe_failure(source: Path | str | int) -> str:

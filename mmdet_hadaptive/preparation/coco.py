@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from pycocotools import mask as run_lengths
+
 from hadaptive_runtime.images import IMAGE_SUFFIXES
 
 from ..datasets.check import check_annotations, check_format
@@ -31,10 +33,11 @@ def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
     """Reads COCO's JSON, one file for each split.
 
     Annotations without ``iscrowd``, ``area`` or ``id`` are read just so, as some tools do not write
-    them. Polygons without a ``bbox`` become the box around them, and a category without boxes that
-    has the name of another is passed over. An image that is listed twice in a file, under the same
-    name and with the same size, has the boxes of both entries. The splits are those that the files
-    are called after, or of lists of images, or of folders that are called after a split.
+    them. Polygons and masks without a ``bbox`` become the box around them, and a category without
+    boxes that has the name of another is passed over. An image that is listed twice in a file,
+    under the same name and with the same size, has the boxes of both entries. The splits are those
+    that the files are called after, or of lists of images, or of folders that are called after a
+    split.
 
     Args:
         source: The folder.
@@ -173,7 +176,16 @@ def _check(path: Path, coco: dict[str, Any]) -> None:
 
 
 def _surround(polygons: Any) -> list[float] | None:
-    """The box around polygons; None if they are none."""
+    """The box around polygons, or around a mask in run-length encoding; None if it is neither."""
+    if isinstance(polygons, dict):
+        try:
+            height, width = polygons['size']
+            if isinstance(polygons['counts'], list):
+                polygons = run_lengths.frPyObjects(polygons, height, width)
+            box = run_lengths.toBbox(polygons).tolist()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        return box if box[2] and box[3] else None
     if not isinstance(polygons, list) or not all(isinstance(p, list) for p in polygons):
         return None
     numbers = [value for polygon in polygons for value in polygon]

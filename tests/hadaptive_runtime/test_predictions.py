@@ -218,6 +218,8 @@ def test_lists_and_patterns(tmp_path, main, capsys):
         ('rtsp://u:secret@10.0.0.1:554/live/1', None, '10.0.0.1-554-live-1.mp4'),
         ('http://host/video.mjpg', None, 'host-video.mjpg.mp4'),
         ('udp://@:1234', None, '1234.mp4'),
+        ('rtsp://h/user=a&password=secret&channel=1/', None, 'h-user-a-password-channel-1.mp4'),
+        ('rtsp://h/user=a_password=se_cret_channel=1', None, 'h-user-a_password-_channel-1.mp4'),
     ],
 )
 def test_cameras_and_streams(tmp_path, source, key, name):

@@ -103,10 +103,12 @@ def test_a_video_that_cannot_be_written(tmp_path, main, monkeypatch, lost):
 
 @pytest.fixture
 def interrupts():
-    """Ctrl+C as in a terminal; pytest-xdist's processes ignore it."""
+    """Signals as in a terminal; pytest-xdist's processes ignore Ctrl+C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    term = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGTERM, term)
 
 
 @pytest.mark.parametrize('moment', ['read', 'write', 'twice'])
@@ -398,6 +400,24 @@ def test_a_stream_that_ends_is_kept(tmp_path, main, opened, capsys):
         SystemExit, match=r'^error: rtsp://10\.0\.0\.1:554/live gives no image: see'
     ):
         main(address)
+
+
+@pytest.mark.usefixtures('interrupts')
+def test_sigterm_keeps_a_recording_and_ends_the_program(main, opened, monkeypatch, capsys):
+    class Camera(Frames):
+        def read(self):
+            if self.number == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return super().read()
+
+    opened(Camera([0] * 50, 10), 'rtsp://host/live')
+    main('rtsp://host/live', 'rtsp://host/next', '--save', 'pictures', 'csv')
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert capsys.readouterr().out.startswith('frames: 4, ')
+    table, recording = sorted(Path('outputs').iterdir())
+    assert table.name == 'detections.csv'
+    assert recording.name.startswith('host-live_')
+    assert recording.suffix == '.mp4'
 
 
 def test_a_stream_in_a_thread(main, opened, capsys):

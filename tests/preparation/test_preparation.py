@@ -22,6 +22,7 @@ from annotated_folders import (
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from pycocotools import mask as run_lengths
 
 from mmdet_hadaptive.datasets import check_config
 from mmdet_hadaptive.preparation import PreparationError, prepare_dataset, splitting
@@ -252,6 +253,48 @@ def test_coco_without_what_some_tools_leave_out(tmp_path):
         if 'train' in name
         for _, x1, y1, x2, y2 in boxes
     ]
+
+
+@pytest.mark.parametrize('is_packed', [False, True])
+def test_coco_with_masks_in_place_of_boxes(tmp_path, is_packed):
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    boxes = []
+    for path in folder.rglob('*.json'):
+        coco = json.loads(path.read_text())
+        sizes = {item['id']: (item['height'], item['width']) for item in coco['images']}
+        for item in coco['annotations']:
+            x, y, width, height = map(int, item.pop('bbox'))
+            boxes.append([x, y, width, height])
+            pixels = np.zeros(sizes[item['image_id']], np.uint8, order='F')
+            pixels[y : y + height, x : x + width] = 1
+            mask = run_lengths.encode(pixels)
+            flat = np.flatnonzero(np.diff(pixels.ravel('F'), prepend=0, append=0).astype(bool))
+            counts = np.diff(flat, prepend=0, append=pixels.size).tolist()
+            item['segmentation'] = {
+                'size': mask['size'],
+                'counts': mask['counts'].decode() if is_packed else counts,
+            }
+        path.write_text(json.dumps(coco))
+    prepare_dataset(folder, tmp_path / 'out')
+    written = [
+        item['bbox']
+        for path in (tmp_path / 'out/annotations').iterdir()
+        for item in json.loads(path.read_text())['annotations']
+    ]
+    assert sorted(written) == sorted(boxes)
+
+
+def test_a_mask_that_is_none_is_refused(tmp_path):
+    folder = tmp_path / 'pets'
+    write_coco(folder)
+    path = next(folder.rglob('*.json'))
+    coco = json.loads(path.read_text())
+    del coco['annotations'][0]['bbox']
+    coco['annotations'][0]['segmentation'] = {'size': [10, 20], 'counts': ['a']}
+    path.write_text(json.dumps(coco))
+    with pytest.raises(PreparationError, match='bbox'):
+        prepare_dataset(folder, tmp_path / 'out')
 
 
 def test_order_of_the_classes(tmp_path):
