@@ -1,6 +1,6 @@
-"""Runs detectors that mmdet_hadaptive exported: NumPy, OpenCV and the runtime of the format.
+"""Runs detectors that mmdet_hadaptive exported. It needs NumPy, OpenCV and the format's runtime.
 
-Neither torch nor MMDetection is needed, and the folder can be copied into another program:
+It needs neither torch nor MMDetection. You can copy this folder into another program:
 
     from hadaptive_runtime import load_exported
 

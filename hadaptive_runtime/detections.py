@@ -18,9 +18,9 @@ class Detections:
 
     Attributes:
         boxes: (n, 4), float32: (x1, y1, x2, y2) in pixels.
-        scores: (n,), float32, falling.
+        scores: (n,), float32, the highest first.
         labels: (n,), int64: indices into the detector's ``classes``.
-        class_names: n names.
+        class_names: The name of each object's class.
     """
 
     boxes: np.ndarray

@@ -1,4 +1,4 @@
-"""An exported detector, whatever its format."""
+"""An exported detector of any format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from .suppression import choose_detections
 
 
 class Detector:
-    """An exported detector in its runtime; :func:`load_exported` makes it.
+    """An exported detector in its runtime. :func:`load_exported` makes it.
 
     Args:
         session: The network.
@@ -45,8 +45,8 @@ class Detector:
             What is found, in pixels of the image.
 
         Raises:
-            ExportError: If the file is no whole image of 8 bits per channel, or the image has
-                another shape or dtype.
+            ExportError: If the file is not a complete image with 8 bits per channel, or if the
+                array has another shape or dtype.
             OSError: If the file cannot be read.
         """
         if not isinstance(image, np.ndarray):
@@ -66,7 +66,7 @@ class Detector:
         return Detections(boxes, found.scores, found.labels, found.class_names)
 
     def detect(self, inputs: np.ndarray, factors: np.ndarray | None = None) -> list[Detections]:
-        """Detects objects in images that are prepared already.
+        """Detects objects in images that were already preprocessed.
 
         Args:
             inputs: (B, 3, H, W), float32, as :class:`Preprocessing` makes it.
@@ -101,7 +101,7 @@ class Detector:
         return detections
 
     def _choose(self, outputs: Mapping[str, np.ndarray], factors: np.ndarray) -> Detections:
-        """The detections among the outputs for an image."""
+        """Returns the detections of one image."""
         boxes, scores = outputs['boxes'], outputs['scores']
         if 'labels' in outputs:
             # Every image has the same number of rows; those without a detection have the label -1.

@@ -10,10 +10,10 @@ from .detections import Detections
 
 
 def drawable_names(classes: Sequence[str]) -> list[str]:
-    """Says how the classes are called on pictures.
+    """Returns the class names that OpenCV can draw.
 
-    OpenCV 5 draws most letters of the world, OpenCV 4 those of ASCII only: there, accents are left
-    out, and a name with other letters is replaced by the number of its class.
+    OpenCV 5 draws most alphabets. OpenCV 4 draws ASCII only: accents are removed there, and a name
+    with other letters is replaced by the number of its class.
 
     Args:
         classes: The names of all classes.

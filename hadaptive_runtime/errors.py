@@ -1,15 +1,15 @@
-"""What goes wrong with exported detectors."""
+"""The errors of exported detectors."""
 
-# Libraries put what happened at the beginning of a message, and what to do at its end.
+# Libraries say at the beginning of a message what happened, and at its end what to do.
 _BEGINNING, _END = 300, 200
 
 
 class ExportError(ValueError):
-    """A detector cannot be exported, or an exported one not be used; says why and the remedy."""
+    """A detector cannot be exported, or an exported one cannot be used. It names the remedy."""
 
 
 def describe_error(error: BaseException) -> str:
-    """Says in one line what an error of a library is.
+    """Describes an error of a library in one line.
 
     Args:
         error: Any error.

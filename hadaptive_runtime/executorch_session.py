@@ -1,4 +1,4 @@
-"""ExecuTorch's files in ExecuTorch; its Python interface, unlike the others, needs torch."""
+"""Runs ExecuTorch's files. Its Python interface needs torch, unlike the others."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     Args:
         file: One of the model's files.
         metadata: The metadata that lie beside the file.
-        threads: Without effect: ExecuTorch's Python interface takes as many as there are cores.
+        threads: Has no effect. ExecuTorch's Python interface uses all cores.
 
     Returns:
         The session.
@@ -27,7 +27,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     names = list(metadata['outputs'])
 
     def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
-        # Its own copy: of a batch of one, NumPy may say any stride.
+        # A copy, because NumPy may report any stride for a batch of one.
         outputs = method.execute([torch.from_numpy(inputs.copy())])
         return {name: output.numpy().copy() for name, output in zip(names, outputs, strict=True)}
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files completely or not at all."""
 
 import hashlib
 import os
@@ -15,13 +15,13 @@ LONGEST_NAME = 255
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Lets a file be written under another name, and renames it if nothing is raised.
+    """Gives a temporary name to write to, and renames the file if nothing is raised.
 
     Args:
-        file: The file to write; what is there stays until the end.
+        file: The file to write. An old file of this name stays until the end.
 
     Yields:
-        What is to be written: the same name with :data:`UNFINISHED`, as far as it is short enough.
+        The temporary file: the name, shortened where needed, with :data:`UNFINISHED`.
     """
     name = file.name + UNFINISHED
     if len(os.fsencode(name)) > LONGEST_NAME:
@@ -31,21 +31,21 @@ def replacing(file: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(file)
     except BaseException:
-        # What is wrong there would hide why it could not be written.
+        # An error here would hide why the file could not be written.
         with suppress(OSError):
             unfinished.unlink()
         raise
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file completely or not at all.
 
     Args:
         file: The file to write. Its folder must exist.
-        content: What it is to hold.
+        content: The new content.
 
     Raises:
-        ExportError: If the file cannot be written; what was there before is still there.
+        ExportError: If the file cannot be written. An old file is then unchanged.
     """
     try:
         with replacing(file) as unfinished:

@@ -10,22 +10,21 @@ import numpy as np
 from .errors import ExportError, describe_error
 from .files import write_whole
 
-# What write_image is asked for; OpenCV does not encode all that it decodes.
+# OpenCV does not encode all formats that it decodes.
 WRITTEN_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
-# What both OpenCV and Pillow read.
+# Both OpenCV and Pillow read these.
 _OTHER_SUFFIXES = {'.jpe', '.jfif', '.dib', '.jp2', '.ppm', '.pgm', '.pbm', '.pnm'}
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | _OTHER_SUFFIXES
-# A marker of a JPEG: neither data (a zero follows), a restart within them, nor filler before one.
+# A marker of a JPEG. It is not data (a zero follows), not a restart in them, and not a fill byte.
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 _END = 0xD9
 _WITHOUT_LENGTH = (0x01, 0xD8)
-# Of a TIFF the tag of channels beside the colours, and its value for an alpha channel by which the
-# colours are not multiplied yet.
+# TIFF's tag ExtraSamples, and its value for an alpha channel that the colours do not contain.
 _EXTRA_SAMPLES, _ALPHA = 338, 2
 
 
 def is_image(file: Path) -> bool:
-    """Whether the suffix or the first bytes of a file are those of an image."""
+    """Returns whether a file has the suffix or the first bytes of an image."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:
@@ -37,15 +36,15 @@ def is_image(file: Path) -> bool:
 def read_image(file: Path) -> np.ndarray | None:
     """Reads an image as MMDetection's LoadImageFromFile reads it.
 
-    Grey and CMYK become BGR, an alpha channel is dropped, and the image is put upright as its EXIF
-    data say. Unlike there, truncated files are refused, which OpenCV 4 fills up with grey, and so
-    are images with more than 8 bits per channel, whose scale nothing says.
+    Grey and CMYK become BGR, an alpha channel is dropped, and the image is rotated as its EXIF data
+    say. Unlike LoadImageFromFile, it refuses truncated files, which OpenCV 4 fills up with grey. It
+    also refuses images with more than 8 bits per channel, because their scale is unknown.
 
     Args:
         file: The image.
 
     Returns:
-        (H, W, 3), uint8, BGR; None if the image is refused, see :func:`describe_refusal`.
+        (H, W, 3), uint8, BGR. None if the image is refused, see :func:`describe_refusal`.
 
     Raises:
         OSError: If the file cannot be read.
@@ -60,7 +59,7 @@ def describe_refusal(file: Path) -> str:
         file: The image.
 
     Returns:
-        What follows the name of the file in an error.
+        The text that follows the file's name in an error.
 
     Raises:
         OSError: If the file cannot be read.
@@ -69,7 +68,7 @@ def describe_refusal(file: Path) -> str:
 
 
 def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
-    """The image, and why there is none."""
+    """Returns the image, or the reason why there is none."""
     if not content:
         return None, 'empty: replace it'
     broken = 'truncated, or no image that OpenCV reads: replace it'
@@ -78,7 +77,7 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
     pixels = np.frombuffer(_without_alpha(content), np.uint8)
     try:
         image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        # Of grey images with 32 bits OpenCV makes no colours.
+        # OpenCV does not convert grey images of 32 bits to colours.
         found = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED) if image is None else image
     except cv2.error as error:
         is_too_large = 'MAX_IMAGE' in str(error)
@@ -93,9 +92,9 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
 
 
 def _without_alpha(content: bytes) -> bytes:
-    """A TIFF whose alpha channel is a channel of no meaning, anything else as it is.
+    """Marks the alpha channel of a TIFF as a channel without meaning. Other files stay as they are.
 
-    OpenCV would multiply the colours by an alpha channel, even where it then drops that.
+    OpenCV would multiply the colours by an alpha channel, even if it then drops the channel.
     """
     order: Literal['little', 'big'] = 'little' if content.startswith(b'II*\0') else 'big'
     if order == 'big' and not content.startswith(b'MM\0*'):
@@ -111,13 +110,13 @@ def _without_alpha(content: bytes) -> bytes:
 
 
 def describe_depth(dtype: str) -> str:
-    """Says why an image with other values than 8 bits is refused, here and in training.
+    """Says why an image that does not have 8 bits per channel is refused, here and in training.
 
     Args:
         dtype: The type of its values, such as 'uint16'.
 
     Returns:
-        What follows the name of the file in an error.
+        The text that follows the file's name in an error.
     """
     return (
         f'values of the type {dtype}, but only images with 8 bits per channel (uint8) are read: '
@@ -128,7 +127,7 @@ def describe_depth(dtype: str) -> str:
 
 
 def _has_end(jpeg: bytes) -> bool:
-    """Whether a JPEG has its end marker: not that of a thumbnail, whatever follows it."""
+    """Returns whether a JPEG has its end marker. Markers of thumbnails do not count."""
     position = 2
     while marker := _MARKER.search(jpeg, position):
         position = marker.end()
@@ -141,15 +140,15 @@ def _has_end(jpeg: bytes) -> bool:
 
 
 def write_image(file: Path, image: np.ndarray) -> None:
-    """Writes an image whole or not at all.
+    """Writes an image completely or not at all.
 
     Args:
-        file: What it is to be called; its suffix is one of :data:`WRITTEN_SUFFIXES`.
+        file: The file to write. Its suffix is one of :data:`WRITTEN_SUFFIXES`.
         image: (H, W, 3), uint8, BGR.
 
     Raises:
-        ExportError: If the file cannot be written, or its format not hold as many pixels; what was
-            there before is still there.
+        ExportError: If the file cannot be written, or if its format cannot hold so many pixels. An
+            old file is then unchanged.
     """
     is_encoded, content = cv2.imencode(file.suffix, image)
     if not is_encoded:

@@ -1,4 +1,4 @@
-"""LiteRT's files in LiteRT, which was TensorFlow Lite."""
+"""Runs LiteRT's files. LiteRT was TensorFlow Lite."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     Args:
         file: One of the model's files.
         metadata: The metadata that lie beside the file.
-        threads: How many compute; None for as many as there are cores.
+        threads: The number of threads. None uses all cores.
 
     Returns:
         The session.

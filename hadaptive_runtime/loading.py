@@ -1,4 +1,4 @@
-"""From files to detectors."""
+"""Loads exported detectors."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .errors import ExportError, describe_error
 from .model_file import REMEDY, decode_metadata, has_metadata_inside, read_sidecar
 from .session import Session
 
-# Per format, the name of the runtime, the module that is imported, and what pip calls it.
+# For each format: the runtime's name, its module, and its name for pip.
 _RUNTIMES = {
     'onnx': ('ONNX Runtime', 'onnxruntime', 'onnxruntime'),
     'openvino': ('OpenVINO', 'openvino', 'openvino'),
@@ -25,19 +25,19 @@ _RUNTIMES = {
 
 
 def load_exported(file: str | Path, threads: int | None = None) -> Detector:
-    """Loads a file that mmdet_hadaptive exported, whatever its format.
+    """Loads a file of any format that mmdet_hadaptive exported.
 
     Args:
-        file: The model, as tools/export.py names it; of formats that have metadata beside the
-            model, these are there as well.
-        threads: How many compute; by default OMP_NUM_THREADS, or the runtime's own choice.
+        file: The model, as tools/export.py names it. If its format has the metadata in a file of
+            its own, that file lies beside it.
+        threads: The number of threads. The default is OMP_NUM_THREADS, if set.
 
     Returns:
         The detector.
 
     Raises:
-        ExportError: If the file is damaged, of another exporter, gives something else than
-            detections, or its runtime is not installed or refuses it.
+        ExportError: If the file is damaged, comes from another exporter or has other outputs than
+            detections, or if its runtime is not installed or refuses it.
         OSError: If the file cannot be read.
     """
     path = Path(file)
@@ -68,7 +68,7 @@ def _default_threads() -> int | None:
 
 
 def _load_onnx(path: Path, threads: int | None) -> Detector:
-    # Named if it is missing.
+    # If it is missing, this error names it.
     path.stat()
     module = _import_runtime(path, 'onnx')
     try:
@@ -113,7 +113,7 @@ def _import_runtime(path: Path, format: str) -> ModuleType:
         raise ExportError(f'{path} runs in {name}, which is not installed: pip install {package}')
     try:
         return import_module(f'{__package__}.{format}_session')
-    except Exception as error:  # what fails in a library has any type
+    except Exception as error:  # libraries raise errors of any type
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         raise ExportError(
             f'{path} runs in {name}, which is installed but cannot be imported '

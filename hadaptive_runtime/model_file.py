@@ -1,4 +1,4 @@
-"""Exported files and their metadata."""
+"""Reads exported files and their metadata."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ REMEDY = 'copy it again, or export it with tools/export.py'
 
 
 def has_metadata_inside(file: Path) -> bool:
-    """Whether a model is an ONNX file with its metadata inside, whatever lies beside it.
+    """Returns whether a model is an ONNX file with metadata inside. Other files do not matter.
 
     Args:
-        file: One of the model's files, which need not exist.
+        file: One of the model's files. It need not exist.
     """
     if file.suffix != '.onnx':
         return False
     sidecar = file.with_suffix('.json')
     if not sidecar.is_file():
         return True
-    # What lies beside it may belong to a model of another format, or be anything.
+    # A file beside it may belong to a model of another format.
     try:
         files = _read_json(sidecar)['files']
     except ExportError:
         return True
-    # The names of metadata are plain text in the file.
+    # The file holds the names of metadata as plain text.
     return '.onnx' not in files or (file.is_file() and b'channel_order' in file.read_bytes())
 
 
@@ -34,8 +34,8 @@ def decode_metadata(entries: Mapping[str, str]) -> dict[str, Any]:
     """Reads the metadata of an ONNX file.
 
     Args:
-        entries: The texts by their names. Other tools add some of their own, which need not be
-            JSON and are left out.
+        entries: The texts by their names. Entries of other tools may not be JSON. They are left
+            out.
 
     Returns:
         The values.
@@ -50,10 +50,10 @@ def decode_metadata(entries: Mapping[str, str]) -> dict[str, Any]:
 
 
 def encode_sidecar(metadata: Mapping[str, Any], suffixes: Sequence[str]) -> str:
-    """Makes the content of the JSON file beside a model whose format has no place for metadata.
+    """Makes the JSON file beside a model, for formats that cannot hold metadata.
 
     Args:
-        metadata: Values by their names, which can be written in JSON, ``format`` among them.
+        metadata: Values by their names, ``format`` among them. JSON can hold each value.
         suffixes: The suffixes of the model's files.
 
     Returns:
@@ -72,12 +72,12 @@ def read_sidecar(file: Path) -> dict[str, Any]:
         The metadata.
 
     Raises:
-        ExportError: If one of the files is missing, or the metadata are not those of a model.
+        ExportError: If one of the files is missing, or if the metadata are not those of a model.
         OSError: If a file cannot be read.
     """
     sidecar = file.with_suffix('.json')
     if not sidecar.is_file():
-        # Named if it is missing.
+        # If it is missing, this error names it.
         file.stat()
         raise ExportError(
             f'{file} has no metadata, {sidecar.name}, beside it: copy that as well; if there is '
@@ -104,7 +104,7 @@ def list_files(file: Path) -> list[Path]:
         file: The file that :func:`~hadaptive_runtime.load_exported` has loaded.
 
     Returns:
-        It, and those that belong to it.
+        This file and the files that belong to it.
     """
     if has_metadata_inside(file):
         return [file]

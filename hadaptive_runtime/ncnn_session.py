@@ -1,4 +1,4 @@
-"""ncnn's files in ncnn."""
+"""Runs ncnn's files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,19 +16,19 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     Args:
         file: One of the model's files.
         metadata: The metadata that lie beside the file.
-        threads: How many compute; None for as many as there are cores.
+        threads: The number of threads. None uses all cores.
 
     Returns:
         The session.
 
     Raises:
-        ValueError: If ncnn refuses a file; it says why on the standard error.
+        ValueError: If ncnn refuses a file. ncnn prints the reason to the standard error.
     """
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     if threads:
         net.opt.num_threads = threads
-    # What was compared with PyTorch is float32.
+    # The comparison with PyTorch was in float32.
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
     for load, suffix in ((net.load_param, '.param'), (net.load_model, '.bin')):
@@ -39,7 +39,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
         (image,) = inputs
         extractor = net.create_extractor()
-        # Without a copy, ncnn would read the array's memory after it is gone.
+        # Without a copy, ncnn would read the array's memory after it is freed.
         extractor.input('in0', ncnn.Mat(np.ascontiguousarray(image)).clone())
         found = {}
         for number, (name, shape) in enumerate(outputs.items()):

@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime."""
+"""Runs ONNX files in ONNX Runtime."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ def create_session(
     """Loads a model into ONNX Runtime, on the CPU.
 
     Args:
-        model: An ONNX file, or the content of one.
-        threads: How many may compute one operation; None for as many as there are cores.
+        model: An ONNX file, or its content.
+        threads: The number of threads for one operation. None uses all cores.
 
     Returns:
         The session.
@@ -27,8 +27,8 @@ def create_session(
     is_content = isinstance(model, bytes)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    # Threads that spin while they wait would slow down whoever has the next turn: data loaders,
-    # and whatever is timed beside the model.
+    # Threads that spin while they wait would slow down data loaders, and other models that are
+    # timed in turn with this one.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
         return onnxruntime.InferenceSession(
@@ -40,7 +40,7 @@ def create_session(
 
 
 def open_onnx(session: onnxruntime.InferenceSession) -> Session:
-    """The session as those of other formats."""
+    """An ONNX Runtime session with the interface of all formats."""
     (images,) = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
     # Converters to half precision may change the types of inputs and outputs as well.

@@ -1,4 +1,4 @@
-"""ONNX files in OpenCV's own module for networks."""
+"""Runs ONNX files in OpenCV's dnn module."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     Args:
         file: One of the model's files.
         metadata: The metadata that lie beside the file.
-        threads: How many compute, in all of OpenCV; None for its choice.
+        threads: The number of threads of all of OpenCV. None leaves it to OpenCV.
 
     Returns:
         The session.

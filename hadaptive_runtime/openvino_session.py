@@ -1,4 +1,4 @@
-"""OpenVINO's files in OpenVINO."""
+"""Runs OpenVINO's files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +9,8 @@ import openvino
 
 from .session import Session
 
-# Each Core replaces the stack of the process's signal handlers. A Core that is deleted puts back
-# what it found, which may be the stack of another Core and gone: the next signal would end the
-# process.
+# Each Core replaces the process's stack for signal handlers. A deleted Core puts back the stack
+# that it found. That may be the freed stack of another Core: the next signal would end the process.
 _CORE = openvino.Core()
 
 
@@ -21,12 +20,12 @@ def open_session(file: Path, metadata: Mapping[str, Any], threads: int | None) -
     Args:
         file: One of the model's files.
         metadata: The metadata that lie beside the file.
-        threads: How many compute; None for OpenVINO's choice.
+        threads: The number of threads. None leaves it to OpenVINO.
 
     Returns:
         The session.
     """
-    # On some processors OpenVINO would compute in bfloat16, two to three digits of which are right.
+    # On some processors OpenVINO would compute in bfloat16, with two to three correct digits.
     options = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads

@@ -1,4 +1,4 @@
-"""Detects objects in images, videos and what cameras see, with an exported detector."""
+"""Detects objects in images, videos and the images of cameras, with an exported detector."""
 
 import argparse
 import os
@@ -27,26 +27,26 @@ from .video import VideoSource, VideoWriter, hold_interrupts, name_recording
 
 PICTURES = 'pictures'
 _BAR = 30
-# A camera may run for months.
+# A limit, because a camera may run for months.
 _TIMED = 10_000
-# Formats whose files may hold more than one image, of which OpenCV reads the first.
+# Files of these formats may hold more than one image. OpenCV reads the first.
 _PAGED = {'.tif', '.tiff', '.webp'}
 
 
 class Predictor:
-    """Detects objects, and says on a terminal how far it has come.
+    """Detects objects, and shows the progress on a terminal.
 
     Args:
         detector: The detector.
         threshold: The lowest score of what is drawn and written.
-        total: The number of images; None if that is not known.
-        tile: The side of the tiles in which images are seen, in pixels; None for whole images.
-        keep: Whether what was found is remembered, as tables need it.
+        total: The number of images. None if it is not known.
+        tile: The side of the tiles that an image is cut into, in pixels. None for whole images.
+        keep: Whether predictions are kept, as tables need them.
 
     Attributes:
         count: The number of images so far.
-        predictions: What was found in each image, if it is remembered.
-        seconds: For each of the last images the time of preparing and detecting.
+        predictions: The predictions of each image, if they are kept.
+        seconds: The time of preprocessing and detection for each of the last images.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Predictor:
 
         Args:
             image: (H, W, 3), uint8, BGR.
-            name: What the image or its video is called in the results.
+            name: The name of the image or its video in the results.
             frame: The number of a video's frame.
             seconds: The time of a video's frame.
 
         Returns:
-            A copy of the image with what is found in it.
+            A copy of the image with the detected objects.
         """
         start = time.perf_counter()
         found = self._detect(image).above(self.threshold)
@@ -95,7 +95,7 @@ class Predictor:
         return draw(image, found, self._names)
 
     def progress(self) -> str:
-        """A bar, the number of images, and how many a second, reading and drawing included."""
+        """Returns a bar, the number of images, and images per second with reading and drawing."""
         rate = f'{self.count / (time.perf_counter() - self.start):.1f} per second'
         if self.total is None:
             return f'{self.count}, {rate}'
@@ -103,7 +103,7 @@ class Predictor:
         return f'[{"#" * filled}{"." * (_BAR - filled)}] {self.count}/{self.total}, {rate}'
 
     def summary(self, kind: str, written: str) -> str:
-        """Says the same and the median latency in one line."""
+        """Returns the number of images, the median latency and images per second in one line."""
         rate = self.count / (time.perf_counter() - self.start)
         if sys.stderr.isatty():
             print(file=sys.stderr)
@@ -122,21 +122,21 @@ def predict(
     tile: int | None = None,
     show: bool = False,
 ) -> None:
-    """Detects in all sources, writes what was asked for, and prints how long an image takes.
+    """Detects in all sources, writes the results, and prints the time of an image.
 
     Args:
         detector: The detector.
-        sources: What :func:`find_sources` found.
-        out: The folder that is written to.
-        save: What is written: 'pictures' (also videos), and any of
+        sources: The result of :func:`find_sources`.
+        out: The folder of the results.
+        save: The kinds of results: 'pictures' (also videos), and any of
             :data:`~hadaptive_runtime.predictions.TABLES`.
         threshold: The lowest score of what is drawn and written.
-        tile: The side of the tiles in which images are seen, in pixels; None for whole images.
+        tile: The side of the tiles that an image is cut into, in pixels. None for whole images.
         show: Whether videos are shown in a window.
 
     Raises:
-        ExportError: If something cannot be written, or some images or videos cannot be read; all
-            others are predicted and written before.
+        ExportError: If something cannot be written, or if some images or videos cannot be read. All
+            others are predicted and written first.
     """
     targets = _choose_targets(sources, out)
     _check_formats(sources, save)
@@ -184,7 +184,7 @@ def predict(
 def _predict_images(
     images: Mapping[Path, str], targets: Mapping[Path, Path], predictor: Predictor, draws: bool
 ) -> dict[str, list[str]]:
-    """Predicts images; returns why some cannot be, and which."""
+    """Predicts images. Returns those that cannot be predicted, by their reason."""
     refused: dict[str, list[str]] = {}
     paged = []
     for file, name in images.items():
@@ -210,10 +210,10 @@ def _predict_images(
 def _predict_video(
     video: VideoSource, name: str, target: Path | None, predictor: Predictor, show: bool
 ) -> bool:
-    """Predicts a video until it ends, its window is told to, or a live one is stopped.
+    """Predicts a video until it ends or is stopped (key q, Ctrl+C, SIGTERM).
 
     Returns:
-        Whether SIGTERM stopped it, as systemd and Docker send it: nothing more is to be predicted.
+        Whether SIGTERM stopped it, as systemd and Docker send it. Then the program must end.
     """
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ def _predict_video(
 
 
 def _show(picture: np.ndarray) -> bool:
-    """Shows a picture in a window; returns whether to go on."""
+    """Shows a picture in a window. Returns whether to go on."""
     try:
         cv2.imshow('hadaptive_runtime: q ends', picture)
         return cv2.waitKey(1) & 0xFF != ord('q')
@@ -243,12 +243,12 @@ def _show(picture: np.ndarray) -> bool:
 
 
 def _choose_targets(sources: Sources, out: Path) -> dict[Path | str | int, Path]:
-    """The picture or video of each source; none of them is read, and no two are one."""
+    """Returns the file to write for each source. No two are the same, and none is a source."""
     targets: dict[Path | str | int, Path] = {}
     taken: dict[Path, Path | str | int] = {}
     for source, name in (*sources.images.items(), *sources.videos.items()):
         is_video = source in sources.videos
-        # What the file is called does not say how it is to be written.
+        # The suffix of the source may not be one that can be written.
         kept = {'.mp4'} if is_video else WRITTEN_SUFFIXES
         suffix = '' if Path(name).suffix.lower() in kept else '.mp4' if is_video else '.jpg'
         target = out / f'{name}{suffix}'
@@ -296,7 +296,7 @@ def _run(args: argparse.Namespace) -> None:
         raise ExportError(f'{args.out} is not a folder: name one with --out')
     sources = find_sources(args.source, args.out, args.recursive)
     save = tuple(dict.fromkeys(args.save))
-    # What cannot work is refused before the detector is loaded.
+    # Errors are raised before the detector is loaded.
     _choose_targets(sources, args.out)
     _check_formats(sources, save)
     detector = load_exported(args.model)
@@ -317,7 +317,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def score(text: str) -> float:
-    """The score that a text is; argparse names this function where it is none."""
+    """Reads a score. The name of this function appears in argparse's error."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'must be in 0..1, 0.3 for 30 %, got {text}')
@@ -325,7 +325,7 @@ def score(text: str) -> float:
 
 
 def pixels(text: str) -> int:
-    """The side of a tile that a text is; argparse names this function where it is none."""
+    """Reads the side of a tile. The name of this function appears in argparse's error."""
     value = int(text)
     if value < 32:
         raise argparse.ArgumentTypeError(f'must be at least 32 pixels, got {text}')
@@ -334,7 +334,7 @@ def pixels(text: str) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        # Editors leave blanks and empty lines, and put a byte order mark before the first one.
+        # Editors leave spaces and empty lines, and may begin the file with a byte order mark.
         argument = arg_line.removeprefix('\ufeff').strip()
         return [argument] if argument else []
 

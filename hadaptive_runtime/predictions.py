@@ -11,15 +11,15 @@ from .detections import Detections
 
 
 class Prediction(NamedTuple):
-    """What was found in an image, or in a frame of a video.
+    """The objects in an image, or in a frame of a video.
 
     Attributes:
         name: The file, relative to the folder that was predicted, with slashes.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         found: The objects, in pixels of the image.
-        frame: The number of the frame, from 0; None for an image.
-        seconds: The time of the frame; None for an image.
+        frame: The number of the frame, from 0. None for an image.
+        seconds: The time of the frame. None for an image.
     """
 
     name: str
@@ -31,9 +31,9 @@ class Prediction(NamedTuple):
 
 
 def to_coco(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, Any]:
-    """Makes a whole COCO file, as labelling tools import it: images, categories, annotations.
+    """Makes a COCO file with images, categories and annotations, as labelling tools import it.
 
-    Numbers of images, categories and annotations begin with 1. Each annotation has its ``score``.
+    Ids of images, categories and annotations begin with 1. Each annotation has a ``score``.
     """
     images, annotations = [], []
     for number, prediction in enumerate(predictions, 1):
@@ -94,13 +94,13 @@ def _to_yolo(prediction: Prediction) -> str:
 
 
 def yolo_name(image: str) -> str:
-    """The text file that belongs to an image, in the folder that is written to."""
+    """Returns the path of an image's text file, relative to the folder of the results."""
     return str(PurePosixPath('labels') / PurePosixPath(image).with_suffix('.txt'))
 
 
 def _yolo_files(predictions: Sequence[Prediction], classes: Sequence[str]) -> dict[str, str]:
     files = {yolo_name(prediction.name): _to_yolo(prediction) for prediction in predictions}
-    # JSON is YAML, whatever the names hold.
+    # Each JSON text is also YAML, with any characters in the names.
     names = json.dumps(list(classes), ensure_ascii=False)
     return {
         'data.yaml': f'names: {names}\n',
@@ -109,14 +109,14 @@ def _yolo_files(predictions: Sequence[Prediction], classes: Sequence[str]) -> di
     }
 
 
-# By the name of a format, what makes its files from predictions and classes.
+# For each format the function that makes its files from predictions and classes.
 TABLES = {
     'coco': lambda *found: {'coco.json': json.dumps(to_coco(*found)) + '\n'},
     'coco-results': lambda *found: {'coco_results.json': _to_coco_results(*found)},
     'yolo': _yolo_files,
     'csv': lambda *found: {'detections.csv': _to_csv(*found)},
 }
-# What has no place for frames of videos.
+# These formats cannot hold frames of videos.
 OF_IMAGES = ('coco', 'coco-results', 'yolo')
 
 
@@ -127,14 +127,14 @@ def make_tables(
 
     Args:
         formats: Some of :data:`TABLES`.
-        predictions: What was found.
+        predictions: The predictions.
         classes: The names of all classes.
 
     Returns:
-        The content of each file, by its path in the folder that is written to.
+        The content of each file, by its path relative to the folder of the results.
     """
     files = {}
     for name in formats:
         files |= TABLES[name](predictions, classes)
-    # A file's name need not be in UTF-8.
+    # A file's name may not be valid UTF-8.
     return {path: text.encode(errors='surrogateescape') for path, text in files.items()}

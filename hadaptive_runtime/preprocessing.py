@@ -1,4 +1,4 @@
-"""From an image to the input of an exported model."""
+"""Makes the input of an exported model from an image."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,20 +12,20 @@ from .errors import ExportError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image, as OpenCV reads it, becomes the input of a model.
+    """Preprocesses an image that OpenCV has read.
 
-    It is resized, its channels are put in order, it is laid into the top left corner of a canvas
-    of ``pad_value``, and the whole is normalised: (canvas - mean) / std.
+    It resizes the image, orders the channels, puts the image into the top left corner of a canvas
+    of ``pad_value``, and normalises: (canvas - mean) / std.
 
     Attributes:
         input_size: Height and width of the canvas, in pixels.
-        resize: Height and width that the image is resized to, in pixels; with ``keep_ratio``, the
-            limits that it is scaled up or down to fit in.
+        resize: Height and width that the image is resized to, in pixels. With ``keep_ratio``, the
+            image is scaled up or down to fit into them.
         keep_ratio: Whether the image keeps its ratio of width to height.
-        channel_order: 'BGR' or 'RGB': what the model expects.
+        channel_order: The order that the model expects, 'BGR' or 'RGB'.
         mean: Per channel of the model's input, in pixel values (0 to 255).
-        std: Likewise.
-        pad_value: Likewise, before normalisation.
+        std: Per channel, in pixel values.
+        pad_value: Per channel, in pixel values, before the normalisation.
     """
 
     input_size: tuple[int, int]
@@ -38,30 +38,30 @@ class Preprocessing:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> 'Preprocessing':
-        """Takes what :meth:`metadata` gave, also if it was written in JSON, from all metadata."""
+        """Reads the attributes from a model's metadata, also if these come from JSON."""
         values = {name: metadata[name] for name in cls.__dataclass_fields__}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def metadata(self) -> dict[str, Any]:
-        """The attributes."""
+        """Returns the attributes as metadata."""
         return asdict(self)
 
     def outside(self) -> 'Preprocessing':
-        """What is left to do for a model that orders and normalises the channels itself."""
+        """Returns the preprocessing for a model that orders and normalises the channels itself."""
         pad_value = self.pad_value[::-1] if self.channel_order == 'RGB' else self.pad_value
         return replace(
             self, channel_order='BGR', mean=(0.0,) * 3, std=(1.0,) * 3, pad_value=pad_value
         )
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Does all of it.
+        """Makes the input.
 
         Args:
             image: (H, W, 3), uint8, BGR.
 
         Returns:
-            The canvas, (3, *input_size), float32, and the two factors, of width and height, by
-            which the image was resized.
+            The canvas, (3, *input_size), float32, and the two factors by which the image was
+            resized, for width and height.
         """
         height, width = image.shape[:2]
         new_height, new_width = self.resize
@@ -72,7 +72,7 @@ class Preprocessing:
         return self.canvas(resized), np.float32([new_width / width, new_height / height])
 
     def canvas(self, image: np.ndarray) -> np.ndarray:
-        """Does all but the resizing.
+        """Makes the input from a resized image.
 
         Args:
             image: (H, W, 3), uint8, BGR, resized.

@@ -1,4 +1,4 @@
-"""What all runtimes have in common."""
+"""The interface of all runtimes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,8 +10,8 @@ class Session(NamedTuple):
     """An exported network in its runtime.
 
     Attributes:
-        run: From images (B, 3, H, W), float32, to the outputs by their names, B in front.
-        batch: B, if the network takes this number of images only; None if any.
+        run: Takes images (B, 3, H, W), float32. Returns the outputs by their names, (B, ...).
+        batch: B, if it is fixed. None if the network takes any number of images.
     """
 
     run: Callable[[np.ndarray], dict[str, np.ndarray]]

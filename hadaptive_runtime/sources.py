@@ -16,21 +16,22 @@ VIDEO_SUFFIXES = {
     *('.mp4', '.m4v', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.mts', '.m2ts'),
     *('.ts', '.3gp', '.flv', '.ogv', '.mjpg', '.mjpeg', '.gif'),
 }
-# As many names as a line of text has room for.
+# A line of text has room for so many names.
 _SHOWN = 5
-# A file's name has room for so many letters of an address, for a code and for the time.
+# So a file's name also has room for a code and for the time.
 _LONGEST_STREAM = 100
 _PASSWORD = re.compile(r'(?i)(passw(?:or)?d|pwd|pass)=.*?(?=[&/?#]|_[a-z]+=|$)')
 
 
 @dataclass
 class Sources:
-    """What is to be predicted.
+    """The images and videos to predict.
 
     Attributes:
-        images: For each image the name of its results: relative to the folder that was named.
-        videos: Likewise for each video; the numbers of cameras, devices and addresses are streams.
-        notes: What is left out, in sentences.
+        images: The name of each image's results, relative to the folder that was named.
+        videos: The name of each video's results. A number is a camera. A text is a device or an
+            address.
+        notes: Sentences about what is left out.
     """
 
     images: dict[Path, str] = field(default_factory=dict)
@@ -39,21 +40,21 @@ class Sources:
 
 
 def find_sources(sources: Sequence[str], out: Path, recursive: bool = False) -> Sources:
-    """Finds what command line arguments name.
+    """Finds the images and videos that arguments name.
 
-    Hidden files and folders, and ``__MACOSX``, are passed over: they are not the user's.
+    It passes over hidden files and folders, and over ``__MACOSX``.
 
     Args:
         sources: Images, folders, videos, patterns such as '*.jpg', numbers of cameras, devices
             such as /dev/video0, and addresses such as rtsp://HOST/PATH.
-        out: The folder of the results, in which nothing is looked for.
-        recursive: Whether folders in folders are entered.
+        out: The folder of the results. Nothing is searched in it.
+        recursive: Whether subfolders are searched.
 
     Returns:
-        What they stand for.
+        The images and videos.
 
     Raises:
-        ExportError: If something is empty or does not exist, or has neither images nor videos.
+        ExportError: If a source is empty, does not exist, or has neither images nor videos.
     """
     found = Sources()
     for source in _expand(sources):
@@ -70,7 +71,7 @@ def find_sources(sources: Sequence[str], out: Path, recursive: bool = False) -> 
                 )
             found.images[path] = path.name
         elif not path.exists() and not _is_stream(source):
-            # A link, as patterns find them.
+            # A broken link. Patterns find such links.
             raise ExportError(f'{source} leads to a file that does not exist: correct the link')
         else:
             stream = int(source) if source.isdecimal() else source
@@ -79,23 +80,23 @@ def find_sources(sources: Sequence[str], out: Path, recursive: bool = False) -> 
 
 
 def describe(names: Sequence[str]) -> str:
-    """Says how many there are, and the first of them."""
+    """Returns the number of names and the first of them."""
     more = ', ...' if len(names) > _SHOWN else ''
     return f'{len(names)} ({", ".join(names[:_SHOWN])}{more})'
 
 
 def hide_password(source: Path | str | int) -> str:
-    """An address without user and passwords, anything else as it is."""
+    """Returns an address without user and passwords. Other sources stay as they are."""
     if not isinstance(source, str):
         return str(source)
-    # Some cameras take it in the path, between underscores.
+    # Some cameras have the password in the path, between underscores.
     return _PASSWORD.sub(r'\1=***', re.sub('//[^/@]*@', '//', source))
 
 
 def _expand(sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
         if not source:
-            # It would stand for the current folder.
+            # An empty path would be the current folder.
             raise ExportError(
                 'a source is empty: name an image, folder, video, camera or address in its place'
             )
@@ -122,7 +123,7 @@ def _stream_name(source: str) -> str:
     name = re.sub(r'[^\w.-]+', '-', name).strip('-.') or 'stream'
     name = name.removesuffix('.mp4')
     if address.query or len(name) > _LONGEST_STREAM:
-        # A query says which camera it is, but may hold a password in clear, too.
+        # A query says which camera it is, but it may also hold a password.
         code = hashlib.sha256(os.fsencode(hide_password(source))).hexdigest()[:6]
         name = f'{name[:_LONGEST_STREAM]}-{code}'
     return f'{name}.mp4'
@@ -133,7 +134,7 @@ def _add_folder(found: Sources, folder: Path, out: Path, recursive: bool) -> Non
     others, subfolders, count = [], [], len(found.images) + len(found.videos)
     for place, folders, files in os.walk(folder, followlinks=True):
         here = Path(place).resolve()
-        # Links may lead in circles.
+        # Links may form a cycle.
         if here in seen:
             folders.clear()
             continue

@@ -1,4 +1,4 @@
-"""Chooses detections among boxes, for formats that cannot do it in the graph."""
+"""Selects detections among boxes, for formats whose graph cannot do it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,21 +15,20 @@ def choose_detections(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Selects candidates and suppresses overlaps as MMDetection does.
 
-    Candidates are the best ``candidates_per_level`` pairs of a prior and a class of each level, as
-    far as they score more than ``score_threshold`` and their sides, in pixels of the image, exceed
-    ``min_box_side``. Of two candidates of one class whose intersection over union exceeds
+    Candidates are the best ``candidates_per_level`` pairs of a prior and a class in each level. A
+    candidate scores more than ``score_threshold``. Its sides exceed ``min_box_side``, in pixels of
+    the image. If two candidates of a class have an intersection over union above
     ``iou_threshold``, the one with the lower score is suppressed.
 
     Args:
         boxes: (N, 4), (x1, y1, x2, y2) in pixels of the input.
         scores: (N, classes).
-        factors: (N, 1), by which the scores of candidates are multiplied; None for nothing.
-        settings: The metadata, with what is named above, ``priors_per_level`` and
-            ``max_detections``.
-        resized_by: The factors, of width and height, by which the image became the input.
+        factors: (N, 1). They multiply the scores of candidates. None changes nothing.
+        settings: The metadata with the names above, ``priors_per_level`` and ``max_detections``.
+        resized_by: The factors by which the image was resized, for width and height.
 
     Returns:
-        Boxes (n, 4), scores (n,), falling, and labels (n,), int64.
+        Boxes (n, 4), scores (n,), the highest first, and labels (n,), int64.
     """
     num_classes = scores.shape[1]
     flat = scores.ravel()
@@ -50,7 +49,7 @@ def choose_detections(
 
 
 def common_areas(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The areas (n,) that a box (4,) has in common with others (n, 4), all (x1, y1, x2, y2)."""
+    """Returns the areas (n,) that a box (4,) shares with others (n, 4), all (x1, y1, x2, y2)."""
     corner = np.maximum(box[:2], others[:, :2])
     sides = np.clip(np.minimum(box[2:], others[:, 2:]) - corner, 0, None)
     return sides[:, 0] * sides[:, 1]
@@ -59,7 +58,7 @@ def common_areas(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _best_of_levels(
     scores: np.ndarray, num_classes: int, settings: Mapping[str, Any]
 ) -> np.ndarray:
-    """Indices of the candidates among all pairs of prior and class."""
+    """Returns the indices of the candidates among all pairs of prior and class."""
     most, start, best = settings['candidates_per_level'], 0, []
     for num_priors in settings['priors_per_level']:
         level = scores[start : start + num_priors * num_classes]
@@ -72,7 +71,7 @@ def _best_of_levels(
 
 
 def _suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, most: int) -> list[int]:
-    """Indices of the boxes that are kept, of boxes that are sorted by their score."""
+    """Returns the indices of the boxes to keep. The boxes are sorted by score."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.arange(len(boxes))
     kept: list[int] = []
@@ -81,7 +80,7 @@ def _suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, most:
         kept.append(int(best))
         common = common_areas(boxes[best], boxes[others])
         union = areas[best] + areas[others] - common
-        # Boxes with the corners the wrong way round suppress nothing.
+        # Boxes with swapped corners suppress nothing.
         overlaps = (union > 0) & (common > iou_threshold * union)
         overlaps &= labels[others] == labels[best]
         left = others[~overlaps]

@@ -1,4 +1,4 @@
-"""Detects in overlapping tiles, so that small objects of large images are seen at full size."""
+"""Detects in overlapping tiles, so that small objects in large images keep their size."""
 
 import itertools
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from .detections import Detections, import_supervision
 from .detector import Detector
 from .suppression import common_areas
 
-# The part of a tile's side that its neighbour has as well: smaller objects are whole in one.
+# The part of a tile's side that its neighbour also has. Smaller objects are complete in one tile.
 _OVERLAP = 0.2
-# Boxes from two tiles are those of one object if so much of the smaller one lies in the other.
+# Boxes of two tiles show one object if this part of the smaller box lies in the other.
 _SAME = 0.5
 
 
 def detect_in_tiles(detector: Detector, side: int) -> Callable[[np.ndarray], Detections]:
-    """Makes a detector that sees images in tiles, by the ``InferenceSlicer`` of supervision.
+    """Makes a detector that cuts images into tiles, by supervision's ``InferenceSlicer``.
 
     Args:
-        detector: The detector, which gets each tile as an image of its own.
+        detector: The detector. It gets each tile as an image.
         side: Width and height of a tile, in pixels of the image.
 
     Returns:
-        What detects in an image (H, W, 3), uint8, BGR.
+        A function that detects in an image (H, W, 3), uint8, BGR.
 
     Raises:
         ExportError: If supervision is not installed.
@@ -64,9 +64,10 @@ def detect_in_tiles(detector: Detector, side: int) -> Callable[[np.ndarray], Det
 def _suppress(
     boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, tiles: np.ndarray
 ) -> list[int]:
-    """Indices of the boxes that are kept, the best first.
+    """Returns the indices of the boxes to keep, the best first.
 
-    Among those of one tile the detector has chosen; here one of a pair from two tiles is left out.
+    The detector has already selected the boxes within a tile. This leaves out one of two boxes from
+    two tiles.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.argsort(-scores, kind='stable')
@@ -74,7 +75,7 @@ def _suppress(
     while len(left):
         best, others = left[0], left[1:]
         kept.append(int(best))
-        # Of an object at the edge of a tile, that tile sees a part: it lies in the whole box.
+        # A tile sees only a part of an object at its edge. This part's box lies in the whole box.
         smaller = np.minimum(areas[best], areas[others])
         doubled = common_areas(boxes[best], boxes[others]) > _SAME * smaller
         doubled &= (labels[others] == labels[best]) & (tiles[others] != tiles[best])

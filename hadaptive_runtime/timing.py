@@ -1,7 +1,7 @@
-"""Times exported detectors by turns, each in a process of its own.
+"""Times exported detectors in turn, each in its own process.
 
-Each process has one runtime and its threads, as a program of a user has, and none can take the
-others down with it. This file is also the program that each of them runs.
+Each process has one runtime and its threads, like a user's program. If one crashes, the others go
+on. Each process runs this file.
 """
 
 import os
@@ -32,26 +32,27 @@ def time_in_turn(
     failures: dict[str, ExportError] | None = None,
     cpu_time: bool = False,
 ) -> dict[str, list[float]]:
-    """Times exported detectors by turns, so that whatever slows the machine down slows all.
+    """Times exported detectors in turn, so that a slow phase of the machine slows all of them.
 
-    In its turn, a detector runs twice, and the second time counts: caches and threads are those of
-    a detector that sees one image after the other.
+    In its turn, a detector runs twice, and the second run counts. Its caches and threads are then
+    those of a detector that sees one image after the other.
 
     Args:
         files: The models by name, as :func:`~hadaptive_runtime.load_exported` takes them.
         inputs: The prepared images by name, shape (1, 3, H, W), float32.
-        threads: How many compute.
+        threads: The number of threads.
         rounds: Timed calls of each, at least 1.
-        whole: Whether detections are chosen as well, where that is not a part of the network.
-        failures: If given, gets by name why a file cannot be run, which is left out.
-        cpu_time: Whether the seconds are those in which a processor worked for the process,
-            all threads together; on a busy machine they say more than the clock's.
+        whole: Whether the selection of detections counts, if it is not a part of the network.
+        failures: If given, files that cannot run are left out, and this dict gets the reasons by
+            name.
+        cpu_time: Whether to measure the CPU time of all threads. On a busy machine it is more
+            exact than the clock.
 
     Returns:
-        By name the seconds of each round.
+        The seconds of each round, by name.
 
     Raises:
-        ExportError: If a file cannot be run, or a process ends on its own; it names its signal.
+        ExportError: If a file cannot run, or if a process ends unexpectedly. It names the signal.
         ValueError: If ``rounds`` is below 1.
     """
     if rounds < 1:
@@ -65,7 +66,7 @@ def time_in_turn(
             np.save(stem.with_suffix('.npy'), inputs[name])
             arguments = [threads, int(whole), int(cpu_time)]
             process = stack.enter_context(_Process(file, stem, arguments))
-            # One after the other: what is loaded at the same time needs memory at the same time.
+            # One after the other, so that they do not need their peak memory at the same time.
             try:
                 process.read()
             except ExportError as error:
@@ -81,7 +82,7 @@ def time_in_turn(
 
 
 def describe_exit(code: int) -> str:
-    """Says how a process ended: its signal, or its exit status.
+    """Describes how a process ended, by its signal or its exit status.
 
     Args:
         code: The exit status, or the negative number of the signal that ended the process.
@@ -95,7 +96,7 @@ def describe_exit(code: int) -> str:
 
 
 class _Process:
-    """A detector in a process that ends with the context."""
+    """Runs a detector in a process that ends with the context."""
 
     def __init__(self, file: Path, stem: Path, options: list[int]) -> None:
         self._file = file
@@ -122,14 +123,14 @@ class _Process:
         self._process.communicate()
 
     def run(self) -> float:
-        """Seconds of a call."""
-        # If it has ended, reading says how.
+        """Returns the seconds of a call."""
+        # If the process has ended, reading says how.
         with suppress(BrokenPipeError):
             print(file=self._process.stdin, flush=True)
         return float(self.read())
 
     def read(self) -> str:
-        """What the process says next."""
+        """Returns the next line from the process."""
         answer = self._process.stdout.readline().strip()
         if answer.startswith('error: '):
             raise ExportError(answer.removeprefix('error: '))
@@ -152,7 +153,7 @@ def _serve(
     clock: Callable[[], float],
     answers: TextIO,
 ) -> None:
-    """Loads a detector, and runs it for each line of the input."""
+    """Loads a detector, and runs it once for each line of the input."""
     try:
         detector = load_exported(file, threads)
     except (ExportError, OSError) as error:
@@ -174,7 +175,7 @@ def _main() -> None:
     threads, whole, cpu_time = map(int, options)
     clock = time.process_time if cpu_time else time.perf_counter
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    # Some runtimes print.
+    # Some runtimes print to the standard output.
     os.dup2(2, 1)
     _serve(Path(file), np.load(inputs), threads, bool(whole), clock, answers)
 

@@ -1,4 +1,4 @@
-"""Reads videos and cameras, and writes annotated videos whole or not at all."""
+"""Reads videos and cameras, and writes annotated videos completely or not at all."""
 
 import math
 import signal
@@ -16,20 +16,20 @@ from .errors import ExportError
 from .sources import hide_password
 
 _DEFAULT_RATE = 30.0
-# Some containers announce the ticks of their clock for their frames, 90,000 a second.
+# Some containers announce the ticks of their clock as frames, 90,000 per second.
 _MAX_RATE = 1000.0
-# A part of the announced length that may be missing without a word.
+# If only this part of the announced length is missing, no note is printed.
 _SLACK = 0.05
-# A longer way from one frame to the next, in seconds, is a defect of the clock.
+# A longer time between two frames, in seconds, is a defect of the clock.
 _MAX_GAP = 600.0
-# As far as the rate of a container and that of its frames may differ, by rounding.
+# The rates of a container and of its frames may differ by this part, due to rounding.
 _SAME_RATE = 0.1
 
 
 class VideoSource:
-    """The frames of a video, of a camera or of a stream, to iterate over, with their times.
+    """Iterates over the frames of a video, a camera or a stream, with their times.
 
-    Number and rate of frames, as a container announces them, are guesses: the times are those of
+    The number and rate of frames that a container announces may be wrong. So the times come from
     the frames.
 
     Args:
@@ -37,10 +37,10 @@ class VideoSource:
 
     Attributes:
         source: The source as given.
-        is_live: Whether the frames come as time goes by, as those of cameras do.
-        rate: Frames per second, of which every frame of a video has a place of its own.
-        num_frames: How many frames there seem to be; None if nothing says it.
-        note: After the iteration, what is odd about its end; None if nothing is.
+        is_live: Whether the frames come in real time, as from a camera.
+        rate: Frames per second. At this rate no two frames of a video have the same place.
+        num_frames: The expected number of frames. None if it is not known.
+        note: After the iteration, a remark if the video ended too early. Else None.
 
     Raises:
         ExportError: If nothing can be read from it.
@@ -57,7 +57,7 @@ class VideoSource:
         announced = self._capture.get(cv2.CAP_PROP_FPS)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         is_announced = math.isfinite(announced) and announced > 0
-        # An address may be that of a file.
+        # An address may lead to a file.
         self.is_live = not isinstance(source, Path) and not count >= 1
         times = _read_times(source) if isinstance(source, Path) else []
         self.rate = _choose_rate(announced if is_announced else 0.0, times)
@@ -65,11 +65,11 @@ class VideoSource:
         self._length = count / announced if is_announced and count >= 1 else 0.0
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
-        """Each frame, (H, W, 3), uint8, BGR, and its time in seconds, rising from 0."""
+        """Yields each frame, (H, W, 3), uint8, BGR, and its time in seconds from the start."""
         start = time.perf_counter()
         frame, seconds, number = self._first, 0.0, 0
         clock = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        # A part of the announced length, where it is not 0.
+        # The clock may not start at 0. The announced length includes this time.
         begin = max(clock, 0.0)
         is_read = True
         while is_read:
@@ -95,15 +95,15 @@ class VideoSource:
 
 
 class VideoWriter:
-    """Writes a video whole or not at all; to be used in a ``with`` statement.
+    """Writes a video completely or not at all. Use it in a ``with`` statement.
 
-    Every picture is shown until the time of the next one.
+    Each picture is shown until the time of the next one.
 
     Args:
         file: The video to write, .mp4.
         rate: Frames per second.
-        keep_all: Whether pictures that come faster than the rate are written as well, each as one
-            frame; otherwise they are left out, so that the times stay right.
+        keep_all: Whether pictures that come faster than the rate are also written, each as one
+            frame. Otherwise they are left out, so that the times stay right.
 
     Raises:
         ExportError: If the video cannot be written.
@@ -112,7 +112,7 @@ class VideoWriter:
     def __init__(self, file: Path, rate: float, keep_all: bool) -> None:
         _check_name(file)
         self._file = file
-        # The clock of the format has 65,536 ticks at most.
+        # The clock of MP4 has at most 65,536 ticks.
         self._rate = round(rate, 2) if rate < 600 else float(round(rate))
         self._keep_all = keep_all
         # Another process may write a video of the same name.
@@ -128,7 +128,7 @@ class VideoWriter:
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.release()
-        # What is wrong there would hide why it could not be written.
+        # An error here would hide why the video could not be written.
         with suppress(OSError):
             self._unfinished.unlink()
 
@@ -136,8 +136,8 @@ class VideoWriter:
         """Appends a picture.
 
         Args:
-            picture: (H, W, 3), uint8, BGR; is resized to the first one's size.
-            seconds: The time from which on it is shown.
+            picture: (H, W, 3), uint8, BGR. It is resized to the size of the first one.
+            seconds: The time at which it appears.
         """
         if self._writer is None:
             codec = cv2.VideoWriter_fourcc(*'mp4v')
@@ -158,7 +158,7 @@ class VideoWriter:
         self._shown = picture
 
     def finish(self) -> None:
-        """Gives the video its name."""
+        """Completes the video and gives it its name."""
         if self._writer is not None:
             self._writer.release()
         # OpenCV does not say whether it could write.
@@ -174,13 +174,13 @@ class VideoWriter:
 
 
 def name_recording(file: Path) -> Path:
-    """Says what a recording that begins now is called.
+    """Chooses the name of a recording that begins now.
 
     Args:
-        file: The path of the recording, with the name of its camera only.
+        file: The path of the recording, with the name of the camera.
 
     Returns:
-        The same path with date and time in the name; no such file exists.
+        The same path with date and time in the name. No such file exists yet.
     """
     while True:
         dated = file.with_stem(f'{file.stem}_{time.strftime("%Y-%m-%d_%H-%M-%S")}')
@@ -191,10 +191,10 @@ def name_recording(file: Path) -> Path:
 
 @contextmanager
 def hold_interrupts() -> Iterator[Sequence[int]]:
-    """Lets Ctrl+C and SIGTERM break nothing off: a frame is written to its end, and so is a video.
+    """Holds Ctrl+C and SIGTERM back, so that a frame and its video are written completely.
 
-    Where a program handles these signals in its own way, and in other threads than the main one,
-    nothing is held.
+    It holds nothing if the program has its own signal handlers, or in threads other than the main
+    one.
 
     Yields:
         The signals that came so far.
@@ -228,7 +228,7 @@ def _describe_failure(source: Path | str | int) -> str:
 
 
 def _read_times(file: Path) -> list[float]:
-    """The times of all frames in seconds, read without decoding; nothing if OpenCV cannot."""
+    """Returns the times of all frames in seconds, without decoding. Empty if OpenCV cannot."""
     capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
     times = []
     while capture.grab():
@@ -238,13 +238,13 @@ def _read_times(file: Path) -> list[float]:
 
 
 def _choose_rate(announced: float, times: list[float]) -> float:
-    """A rate at which frames that follow each other fast have places of their own."""
+    """Returns a rate at which even frames in quick succession have different places."""
     rate = announced if 0 < announced <= _MAX_RATE else 0.0
     steps = np.diff(np.sort(times))
     steps = steps[steps > 0]
     if not len(steps):
         return rate or _DEFAULT_RATE
-    # A few odd ones among them do not matter.
+    # A percentile, because a few steps may be wrong.
     measured = min(1 / float(np.percentile(steps, 10)), _MAX_RATE)
     return rate if abs(rate - measured) <= _SAME_RATE * measured else measured
 
@@ -253,7 +253,7 @@ def _check_name(file: Path | str | int) -> None:
     try:
         str(file).encode()
     except UnicodeEncodeError as error:
-        # OpenCV would end the process.
+        # OpenCV would abort the process.
         raise ExportError(f'{str(file)!r} is not in UTF-8: rename it') from error
 
 
