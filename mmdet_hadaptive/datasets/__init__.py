@@ -1,4 +1,4 @@
-"""Data sets: COCO format with checks, its input and its metric, and the drawn shapes."""
+"""COCO data sets with checks, their images and metric, and the embedded data set of shapes."""
 
 from .check import check_coco
 from .check_config import check_config, check_num_classes

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a COCO-format data set before anyone trains on it."""
+"""Checks data sets in COCO's format before a training."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from .images import check_image_files, check_images
 
 _KEYS = {
     'images': ('id', 'file_name', 'width', 'height'),
-    # Without iscrowd training works, and pycocotools fails at the first validation.
+    # Without iscrowd the training works, but pycocotools fails at the first validation.
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
     'categories': ('id', 'name'),
 }
@@ -25,7 +25,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # Compared instead of math.isfinite, which fails for integers that no float can hold.
+    # math.isfinite fails for integers that are too large for a float.
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -70,14 +70,14 @@ def check_coco(
 
     Args:
         annotation_file: The JSON file of instances.
-        image_folder: Folder that the file names in it are relative to. Without it no files are
-            looked at.
+        image_folder: The folder that the file names are relative to. Without it, no image is
+            checked.
         classes: The names that the config gives to the labels 0, 1, ...
-        read_images: Also decode every image and compare its size with the annotation.
-        test_mode: The data is not trained on, so that annotations may be missing.
+        read_images: Whether to decode every image and compare its size with the annotation.
+        test_mode: Whether the data is for tests only, so that annotations may be missing.
 
     Returns:
-        What was found, errors first; empty if nothing is wrong.
+        The findings, errors first. Empty if nothing is wrong.
     """
     coco, findings = read_coco(annotation_file, test_mode)
     return findings or check_annotations(
@@ -86,10 +86,10 @@ def check_coco(
 
 
 def describe_classes(classes: str) -> str:
-    """Says what is wrong with classes that are a text, and no file has that name.
+    """Explains why classes cannot be a text that is not the name of a file.
 
     Args:
-        classes: What a config has for ``metainfo['classes']``.
+        classes: The value of ``metainfo['classes']`` in a config.
 
     Returns:
         The problem and its remedy, in one line.
@@ -107,11 +107,11 @@ def read_coco(
 
     Args:
         annotation_file: The JSON file of instances.
-        test_mode: The data is not trained on, so that annotations may be missing.
+        test_mode: Whether the data is for tests only, so that annotations may be missing.
 
     Returns:
-        The content of the file; and the errors found, without which it can be relied on to have
-        the lists and keys of the format, with values of the right types (but for the boxes).
+        The content of the file, and the errors. If there are none, the content has all lists and
+        keys of the format, with values of the right types (except for the boxes).
     """
     try:
         coco = json.loads(Path(annotation_file).read_bytes())
@@ -135,18 +135,18 @@ def check_annotations(
     read_images: bool = False,
     test_mode: bool = False,
 ) -> list[Finding]:
-    """Does what :func:`check_coco` does after :func:`read_coco`, on what that returned.
+    """Checks the content that :func:`read_coco` returned, as :func:`check_coco` does.
 
     Args:
         coco: Content of the annotation file, in COCO's format.
-        annotation_file: The annotation file; all arguments are those of :func:`check_coco`.
+        annotation_file: The annotation file. All arguments are those of :func:`check_coco`.
         image_folder: See above.
         classes: See above.
         read_images: See above.
         test_mode: See above.
 
     Returns:
-        What was found, errors first; empty if nothing is wrong.
+        The findings, errors first. Empty if nothing is wrong.
     """
     findings = [
         *_check_classes(coco, classes, annotation_file),
@@ -164,14 +164,14 @@ def check_annotations(
 
 
 def check_format(coco: Any, annotation_file: str | Path) -> list[Finding]:
-    """Checks that what was read from a JSON file has COCO's format.
+    """Checks that the content of a JSON file has COCO's format.
 
     Args:
         coco: Content of the annotation file.
-        annotation_file: The file, to be named.
+        annotation_file: The file. Errors name it.
 
     Returns:
-        The errors; see :func:`read_coco` for what holds without any.
+        The errors, see :func:`read_coco`.
     """
     remedy = 'Convert it to COCO format (images, annotations, categories)'
     missing = [
@@ -285,14 +285,14 @@ def _check_references(coco: dict[str, Any]) -> list[Finding]:
 
 
 def count_boxes(coco: dict[str, Any], classes: Sequence[str]) -> int:
-    """Counts the boxes that are learned, and counted in an evaluation.
+    """Counts the boxes that training and evaluation use.
 
     Args:
         coco: Content of an annotation file, in COCO's format.
         classes: The names that the config gives to the labels.
 
     Returns:
-        The number of annotations of these classes that are no crowds.
+        The number of annotations of these classes without crowds.
     """
     chosen = {category['id'] for category in coco['categories'] if category['name'] in classes}
     return sum(
@@ -301,13 +301,13 @@ def count_boxes(coco: dict[str, Any], classes: Sequence[str]) -> int:
 
 
 def key_box(box: Sequence[float]) -> tuple[int, ...]:
-    """What the corners of a box are in whole pixels.
+    """Rounds the corners of a box to pixels.
 
     Args:
         box: x, y, width and height in finite numbers.
 
     Returns:
-        Four numbers that are the same for boxes that differ by rounding only.
+        Four numbers. They are equal for boxes that differ by rounding only.
     """
     x, y, width, height = box
     return tuple(map(round, (x, y, x + width, y + height)))

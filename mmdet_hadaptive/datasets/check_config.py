@@ -1,4 +1,4 @@
-"""Finds what is wrong with the data sets of a config, and between them and its model."""
+"""Checks the data sets of a config, and whether its model fits them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from ..utils.configs import coco_datasets, walk
 from .check import check_annotations, count_boxes, describe_classes, read_coco
 from .findings import Finding, error, note
 
-# How the finding about a data set of another format ends.
+# The end of a finding about a data set of another format.
 NOT_CHECKED = 'is not checked'
-# Parts of a detector whose classes are not those of the data set: a proposal network knows one
-# class, a branch for semantic segmentation those of its own maps, a backbone those of ImageNet.
+# Parts of a detector with classes of their own: a region proposal network has one class, a branch
+# for semantic segmentation has those of its maps, a backbone has those of ImageNet.
 _OTHER_CLASSES = ('rpn_head', 'semantic_head', 'backbone')
 
 
@@ -26,11 +26,10 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
         config: The config of a detector.
 
     Yields:
-        For each data set with an annotation file of its own: the split ('train', 'val' or 'test'),
-        the annotation file and what was found (:func:`check_coco`, :func:`check_num_classes`);
-        also where its classes are not those of the first, or its evaluator has another file, or no
-        box of the validation counts. Of a data set that is not in COCO's format, that it was not
-        checked.
+        For each annotation file: the split ('train', 'val' or 'test'), the file, and the findings
+        of :func:`check_coco` and :func:`check_num_classes`. Findings also name classes that differ
+        from the first data set's, an evaluator with another file, and a validation without boxes.
+        A data set in another format has the finding that it was not checked.
     """
     seen = set()
     first: tuple[Path, list[str]] | None = None
@@ -90,10 +89,10 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
 
 
 def is_checked(kind: type | None) -> bool:
-    """Whether a class of data sets reads COCO's boxes.
+    """Returns whether a data set's class reads COCO's boxes.
 
     Args:
-        kind: The class; None if there is none of that name.
+        kind: The class. None if no class has the name.
 
     Returns:
         Whether :func:`check_config` checks its data sets.
@@ -126,7 +125,7 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
         num_classes: The classes of the data set.
 
     Returns:
-        An error for each head that is set to another number.
+        An error for each head with another number.
     """
     return [
         finding
@@ -140,7 +139,7 @@ def check_num_classes(model: ConfigDict, num_classes: int) -> list[Finding]:
 
 
 def _check_sizes(coco: dict[str, Any], filter_cfg: dict[str, Any] | None) -> list[Finding]:
-    """Names the images that are too small for a data set to train on them."""
+    """Names the images that a data set leaves out of the training because they are too small."""
     smallest = (filter_cfg or {}).get('min_size', 0)
     small = [
         image['file_name']
@@ -157,8 +156,8 @@ def _check_sizes(coco: dict[str, Any], filter_cfg: dict[str, Any] | None) -> lis
 
 
 def _check_evaluator(name: str, evaluator: Any, files: Sequence[Path]) -> list[Finding]:
-    """Looks for metrics that compare with other annotations than those of the data sets."""
-    # Of several data sets the annotations may have been joined.
+    """Finds metrics whose annotations are not those of the data sets."""
+    # The annotations of several data sets may have been joined.
     if len(set(files)) != 1:
         return []
     found = [
@@ -176,11 +175,11 @@ def _check_evaluator(name: str, evaluator: Any, files: Sequence[Path]) -> list[F
 
 
 def _class_numbers(model: ConfigDict, num_classes: int) -> Iterator[tuple[str, int, int]]:
-    """The places where the numbers of classes are set, what they are and what they should be."""
+    """Yields each setting of a number of classes, its value, and the value that it should have."""
     for path, node in walk(model):
         if not set(path).isdisjoint(_OTHER_CLASSES):
             continue
-        # The classes of a panoptic data set are things and stuff.
+        # The classes of a panoptic data set are both things and stuff.
         stuff = node.get('num_stuff_classes') or 0
         for key, wanted in (
             ('num_classes', num_classes),

@@ -1,4 +1,4 @@
-"""COCO format, with its mistakes named, read once for all processes."""
+"""Data sets in COCO's format. They name mistakes, and are read once for all processes."""
 
 import gc
 import hashlib
@@ -29,7 +29,7 @@ from .shared_state import share_state
 _SHOWN = 3
 # Smaller annotation files are read in less than a second.
 _SHARED_FROM = 16 * 2**20
-# What reading the annotations leaves, and what it depends on.
+# The attributes that the annotations give, and those that they depend on.
 _STATE = ('data_bytes', 'data_address', 'cat_ids', 'cat2label', 'cat_img_map', 'notes')
 _OPTIONS = ('data_prefix', 'metainfo', 'filter_cfg', 'test_mode', 'seg_map_suffix', '_indices')
 # mmdet 3.2 has only the first.
@@ -40,18 +40,18 @@ _PLAIN = {'type', 'imdecode_backend', 'backend_args'}
 
 @DATASETS.register_module()
 class CheckedCocoDataset(CocoDataset):
-    """``CocoDataset`` that names what is wrong instead of failing deep inside or later.
+    """``CocoDataset`` that names mistakes when it is built.
 
-    ``CocoDataset`` drops annotations of unknown categories, shifts labels where a class name
-    does not match and finds missing images only when it reaches them. Here the annotation file
-    is checked when it is loaded, and an image that cannot be read is named. ``LoadImageFromFile``
-    decodes with Pillow unless the pipeline names an ``imdecode_backend``: Pillow refuses a
-    truncated image, OpenCV fills the rest of it with grey. An alpha channel is dropped.
+    ``CocoDataset`` drops annotations of unknown categories, shifts labels if a class name does not
+    match, and finds a missing image only when it reads it. This class checks the annotation file
+    when it loads it, and names an image that cannot be read. ``LoadImageFromFile`` decodes with
+    Pillow unless the pipeline names an ``imdecode_backend``. Pillow refuses a truncated image;
+    OpenCV fills the rest of it with grey. An alpha channel is dropped.
 
-    A large annotation file (16 MiB or more) is parsed by one process; all others, also in later
-    runs, map what it found (:func:`share_state`). It is parsed again when its size or time of
-    change is another, when files came into the image folder or left it, with other options, and
-    with another version of this package or of MMDetection.
+    One process parses a large annotation file (16 MiB or more). All others, also in later runs, map
+    the result (:func:`share_state`). The file is parsed again if its size, its modification time,
+    the files in the image folder, the options, or the version of this package or of MMDetection
+    have changed.
 
     All arguments are those of ``mmdet.datasets.CocoDataset``.
     """
@@ -62,13 +62,13 @@ class CheckedCocoDataset(CocoDataset):
         super().__init__(*args, pipeline=[_decode_by_pillow(step) for step in pipeline], **kwargs)
 
     def full_init(self) -> None:
-        """Loads the annotations, or maps what another process has loaded."""
+        """Loads the annotations, or maps those that another process has loaded."""
         if self._fully_initialized:
             return
         self.notes: list[str] = []
         local = not self.backend_args and Path(self.ann_file).is_file()
         if (
-            # A subclass may read in another way.
+            # A subclass may read annotations differently.
             type(self) is CheckedCocoDataset
             and local
             and self.serialize_data
@@ -83,7 +83,7 @@ class CheckedCocoDataset(CocoDataset):
             print_log(f'{self.ann_file}: {note}', logger='current')
 
     def _identify(self) -> tuple[str, str]:
-        """What is read, and in which state it is."""
+        """Returns what the cached annotations depend on: files with their state, and options."""
         file = Path(self.ann_file).resolve()
         options = [repr(getattr(self, name, None)) for name in _OPTIONS]
         key = hashlib.sha256('\n'.join([str(file), *options]).encode()).hexdigest()[:32]
@@ -103,7 +103,7 @@ class CheckedCocoDataset(CocoDataset):
             MMDetection's list of annotated images.
 
         Raises:
-            ValueError: If the annotations have errors; all of them are named.
+            ValueError: If the annotations have errors. It names all of them.
         """
         classes = self.metainfo['classes']
         if isinstance(classes, str):
@@ -112,7 +112,7 @@ class CheckedCocoDataset(CocoDataset):
             get_local_path(self.ann_file, backend_args=self.backend_args) as path,
             _no_garbage_collection(),
         ):
-            # Images in a remote store are read one by one; there is no folder to list.
+            # A remote store has no folder to list. Its images are read one by one.
             folder = None if self.backend_args else self.data_prefix['img']
             coco, findings = read_coco(path, self.test_mode)
             findings = findings or check_annotations(
@@ -145,8 +145,8 @@ class CheckedCocoDataset(CocoDataset):
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
         """Parses one image's annotations, with its boxes clipped to the image.
 
-        ``CocoDataset`` keeps what reaches beyond, and ``Expand`` would make it part of the target.
-        Boxes with less than one pixel inside the image are left out.
+        ``CocoDataset`` keeps the part of a box outside of the image, and ``Expand`` would make it a
+        part of the target. Boxes with less than one pixel inside the image are left out.
 
         Args:
             raw_data_info: ``raw_img_info`` and ``raw_ann_info`` as in the annotation file.
@@ -161,15 +161,15 @@ class CheckedCocoDataset(CocoDataset):
                 min(max(value, 0), limit)
                 for value, limit in zip(instance['bbox'], limits, strict=True)
             ]
-        # CocoDataset asks for a pixel before, and the logarithm of nothing is infinite.
+        # CocoDataset checks sizes before clipping. The logarithm of a size of 0 would be infinite.
         info['instances'] = [item for item in info['instances'] if _has_pixel(*item['bbox'])]
         return info
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leaves out what ``filter_cfg`` says, and says how much that is.
+        """Leaves out the images that ``filter_cfg`` excludes, and logs their number.
 
         Returns:
-            The images that are left.
+            The remaining images.
 
         Raises:
             ValueError: If none is left.
@@ -190,17 +190,18 @@ class CheckedCocoDataset(CocoDataset):
         """Runs the pipeline on an image.
 
         Args:
-            idx: Number of the image in the data set.
+            idx: The index of the image in the data set.
 
         Returns:
-            What the pipeline makes of the image.
+            The output of the pipeline.
 
         Raises:
-            RuntimeError: If that fails; names the image, and says whether the file is at fault.
+            RuntimeError: If the pipeline fails. It names the image, and says whether the file is
+                the cause.
         """
         try:
             path = self.get_data_info(idx)['img_path']
-            # MMDetection's own loading cuts their values off. JPEGs need no look at the file.
+            # MMDetection would clip the values of deep images. A JPEG is never deep.
             if not path.lower().endswith(('.jpg', '.jpeg')):
                 refuse_deep(get(path, backend_args=self.backend_args))
             return super().prepare_data(idx)
@@ -228,7 +229,7 @@ class CheckedCocoDataset(CocoDataset):
     def _can_read(self, path: str) -> bool:
         try:
             decode_image(get(path, backend_args=self.backend_args))
-        # Damaged files make decoders raise almost anything.
+        # Decoders raise errors of almost any type for damaged files.
         except Exception:
             return False
         return True
@@ -240,7 +241,7 @@ def _has_pixel(x1: float, y1: float, x2: float, y2: float) -> bool:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Python looks for garbage after so many new objects; among millions this takes long."""
+    """Pauses Python's garbage collection, which takes long among millions of new objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:

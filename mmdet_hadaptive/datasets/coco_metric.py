@@ -1,4 +1,4 @@
-"""COCO's metric in less time."""
+"""COCO's metric, computed faster."""
 
 from functools import partial
 from typing import Any
@@ -10,13 +10,13 @@ from pycocotools.cocoeval import COCOeval
 
 try:
     from faster_coco_eval import COCOeval_faster
-except ImportError:  # The same numbers, later.
+except ImportError:  # pycocotools gives the same numbers, but slower.
     COCOeval_faster = None
 else:
 
     class _FastCocoEval(COCOeval_faster):
         def summarize(self) -> None:
-            # Its own takes the mAP of all detections; that of COCO is of 100 an image and class.
+            # The library's own uses all detections. COCO's mAP uses 100 per image and class.
             COCOeval.summarize(self)
 
 
@@ -24,17 +24,17 @@ else:
 class FastCocoMetric(coco_metric.CocoMetric):
     """``CocoMetric`` with the same numbers, computed by ``faster-coco-eval`` if it is installed.
 
-    That package's own way in, ``init_as_pycocotools()``, replaces ``pycocotools`` for everything
-    that runs in the process. Here the replacement lasts as long as the computation.
+    That package's ``init_as_pycocotools()`` replaces ``pycocotools`` in the whole process. This
+    class replaces it during the computation only.
 
-    All arguments are those of ``mmdet.evaluation.CocoMetric``; ``use_mp_eval`` asks for
-    ``pycocotools`` in several processes instead.
+    All arguments are those of ``mmdet.evaluation.CocoMetric``. ``use_mp_eval`` uses ``pycocotools``
+    in several processes instead.
     """
 
     def compute_metrics(
         self, results: list[tuple[dict[str, Any], dict[str, Any]]]
     ) -> dict[str, float]:
-        """Computes COCO's metrics; see ``mmdet.evaluation.CocoMetric``."""
+        """Computes COCO's metrics, see ``mmdet.evaluation.CocoMetric``."""
         if COCOeval_faster is None:
             return super().compute_metrics(results)
         evaluation = partial(_FastCocoEval, print_function=print)

@@ -1,4 +1,4 @@
-"""Decodes images, JPEGs by the fastest library that refuses damaged ones."""
+"""Decodes images. For JPEGs it uses the fastest library that refuses damaged files."""
 
 import io
 from typing import Any
@@ -14,15 +14,15 @@ from hadaptive_runtime.images import describe_depth
 
 try:
     import simplejpeg
-except ImportError:  # There may be no wheel of it; Pillow gives the same pixels.
+except ImportError:  # Not every platform has a wheel of it. Pillow gives the same pixels.
     simplejpeg = None
 
-# What simplejpeg converts to three channels. Of CMYK it makes no colours.
+# simplejpeg converts these to three channels. It cannot convert CMYK.
 _COLORSPACES = ('YCbCr', 'Gray', 'RGB')
 _JPEG, _PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
-# Formats that hold no more than 8 bits per channel; of JPEGs, Pillow reads no others.
+# These formats hold at most 8 bits per channel. Pillow reads no other JPEGs.
 _SHALLOW = (_JPEG, b'BM', b'RIFF')
-# Of an image; Pillow warns of half as many.
+# The limit for one image. Pillow warns at half of it.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
@@ -33,26 +33,24 @@ class DeepImageError(ValueError):
 def decode_image(content: bytes) -> np.ndarray:
     """Decodes an image file as ``LoadImageFromFile`` does with ``imdecode_backend='pillow'``.
 
-    The pixels are the same (of JPEGs bitwise with libjpeg-turbo's default settings, as Pillow and
-    OpenCV have them), but for grey images with an alpha channel. That is dropped, as in colour
-    images and in the runtime, where MMCV blends the image with a colour of its own.
-    ``simplejpeg`` decodes upright JPEGs without defects; Pillow decodes all other files, and all
-    where it is not installed. Images with more than 8 bits per channel are refused, since nothing
-    says which of their values is white: Pillow cuts grey values off at 255, and divides colours by
-    256.
+    The pixels are the same, except for grey images with an alpha channel. (Those of JPEGs are equal
+    bit by bit, because Pillow and OpenCV use libjpeg-turbo's default settings.) The alpha channel
+    is dropped, as in colour images and in the runtime. MMCV would blend the image with a colour.
+    ``simplejpeg`` decodes upright JPEGs without defects. Pillow decodes all other files, and all
+    files if ``simplejpeg`` is not installed. Images with more than 8 bits per channel are refused,
+    because it is unknown which value is white: Pillow clips grey values at 255, and divides colours
+    by 256.
 
     Args:
         content: The bytes of the file.
 
     Returns:
-        Pixels (H, W, 3), uint8, in the order blue, green, red; contiguous, so that OpenCV can
-        write to them.
+        Pixels (H, W, 3), uint8, BGR. They are contiguous, so that OpenCV can write to them.
 
     Raises:
         DeepImageError: If the image has more than 8 bits per channel, or floating point values.
         Image.DecompressionBombError: If the image has more than ``MAX_PIXELS`` pixels.
-        OSError: If the file is damaged or truncated. What Pillow raises for damaged files of other
-            formats may have other types.
+        OSError: If the file is damaged or truncated. For some formats Pillow raises other types.
     """
     refuse_deep(content)
     if simplejpeg is not None and content.startswith(_JPEG) and _is_upright(content):
@@ -60,18 +58,18 @@ def decode_image(content: bytes) -> np.ndarray:
             if simplejpeg.decode_jpeg_header(content)[2] in _COLORSPACES:
                 return simplejpeg.decode_jpeg(content, 'BGR')
         except ValueError:
-            pass  # Damaged, or only unusual: Pillow knows.
+            pass  # The file is damaged or unusual. Pillow decides.
     pixels = _decode_grey_alpha(content)
-    # Its channels are turned round by a view.
+    # Pillow gives RGB. BGR is a view of it.
     return (
         np.ascontiguousarray(imfrombytes(content, backend='pillow')) if pixels is None else pixels
     )
 
 
 class LoadImageFromFile(transforms.LoadImageFromFile):
-    """MMCV's transform for Pillow, but grey images lose an alpha channel, as colour images do.
+    """MMCV's transform for Pillow. But grey images with alpha lose only their alpha channel.
 
-    Its options are those of MMCV's that leave three channels of 8 bits.
+    It has those of MMCV's options that give three channels of 8 bits.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +91,7 @@ class LoadImageFromFile(transforms.LoadImageFromFile):
 
 
 def refuse_deep(content: bytes) -> None:
-    """Refuses images that have not 8 bits per channel, before anything decodes them.
+    """Refuses images with more than 8 bits per channel, without decoding them.
 
     Args:
         content: The bytes of the file.
@@ -117,7 +115,7 @@ def refuse_deep(content: bytes) -> None:
 
 
 def _decode_grey_alpha(content: bytes) -> np.ndarray | None:
-    """Grey as three channels, of an image that has grey and an alpha channel; None of others."""
+    """Returns an image with grey and alpha as three grey channels. None for other images."""
     with Image.open(io.BytesIO(content)) as image:
         if image.mode != 'LA':
             return None
@@ -126,10 +124,10 @@ def _decode_grey_alpha(content: bytes) -> np.ndarray | None:
 
 
 def _is_upright(content: bytes) -> bool:
-    """Whether neither EXIF nor XMP data says that an image is to be turned."""
+    """Returns whether neither EXIF nor XMP data rotate an image."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    # Damaged files make decoders raise almost anything; the one that follows says what is wrong.
+    # Decoders raise almost any type for damaged files. The next decoder names the reason.
     except Exception:
         return False

@@ -1,4 +1,4 @@
-"""What is wrong with a data set."""
+"""The findings of the checks of a data set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a data set.
+    """One problem of a data set.
 
     Attributes:
-        is_error: Whether training on it would fail or learn something wrong. Otherwise it is a
-            note on what training leaves out or clips.
-        problem: What is wrong.
-        remedy: What to do about it.
-        places: The places where it was found; empty if it has none.
+        is_error: Whether a training would fail or learn something wrong. Otherwise it is a note
+            on what the training leaves out or clips.
+        problem: The problem.
+        remedy: The remedy.
+        places: The places of the problem. Empty if it has none.
     """
 
     is_error: bool
@@ -22,10 +22,10 @@ class Finding:
     places: tuple[str, ...] = ()
 
     def describe(self, max_places: int | None = None) -> str:
-        """One line that says all.
+        """Describes the finding in one line.
 
         Args:
-            max_places: How many places to name; all if not given.
+            max_places: How many places to name. The default is all.
 
         Returns:
             'ERROR' or 'note', the problem, its places and the remedy.
@@ -35,17 +35,17 @@ class Finding:
         places = f' ({", ".join(shown)}{more})' if shown else ''
         kind = 'ERROR' if self.is_error else 'note'
         text = f'{kind}: {self.problem}{places}. {self.remedy}'
-        # Names in a file may hold line breaks, and halves of characters that cannot be printed.
+        # Names in a file may contain line breaks, and surrogates, which cannot be printed.
         return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def note(problem: str, remedy: str, places: Iterable[str] | None = None) -> list[Finding]:
-    """Makes a remark on what training leaves out or clips.
+    """Makes a finding about what the training leaves out or clips.
 
     Args:
-        problem: The problem; the number of places, if there are such, is put before it.
-        remedy: What the user can do, as in :class:`Finding`.
-        places: The places where the problem was found; None if it has none.
+        problem: The problem. The number of places, if any, is put before it.
+        remedy: The remedy.
+        places: The places of the problem. None if it has none.
 
     Returns:
         One finding, or none if the list of places is empty.
@@ -54,7 +54,7 @@ def note(problem: str, remedy: str, places: Iterable[str] | None = None) -> list
 
 
 def error(problem: str, remedy: str, places: Iterable[str] | None = None) -> list[Finding]:
-    """Does what :func:`note` does, for what makes training fail or learn something wrong."""
+    """Makes an error, see :func:`note`: a training would fail or learn something wrong."""
     return _find(True, problem, remedy, places)
 
 

@@ -1,4 +1,4 @@
-"""Finds image files that are missing, damaged or not what their annotation says."""
+"""Finds image files that are missing, damaged, or different from their annotation."""
 
 import os
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ _BATCH = 256
 
 
 def check_image_files(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding]:
-    """Looks for the files, without opening them.
+    """Finds missing files, without opening any.
 
     Args:
         images: The images of an annotation file, with a string ``file_name``.
-        folder: What the names are relative to.
+        folder: The folder that the names are relative to.
 
     Returns:
-        What was found.
+        The findings.
     """
     if not folder.is_dir():
         return error(
             f'the image folder {folder} does not exist',
             "Set the data set's data_root and data_prefix, or put (or link) the images there",
         )
-    # One listing per folder: asking for each of COCO's 118,000 files takes minutes on a network.
+    # List each folder once. To ask for each of COCO's 118,000 files takes minutes on a network.
     listings: dict[Path, set[str]] = {}
     missing = []
     for image in images:
@@ -49,10 +49,10 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
 
     Args:
         images: The images of an annotation file, with ``file_name``, ``width``, ``height``.
-        folder: What the names are relative to.
+        folder: The folder that the names are relative to.
 
     Returns:
-        What was found; missing files are passed over.
+        The findings. Missing files are passed over.
     """
 
     def problem(image: dict[str, Any]) -> tuple[str, str] | None:
@@ -65,7 +65,7 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
             return 'deep', f'{path}: {reason}'
         except Image.DecompressionBombError:
             return 'huge', str(path)
-        # Damaged files make decoders raise almost anything.
+        # Decoders raise errors of almost any type for damaged files.
         except Exception as reason:
             return 'unreadable', f'{path}: {reason}'
         size, annotated = pixels.shape[1::-1], (image['width'], image['height'])
@@ -77,7 +77,7 @@ def check_images(images: Sequence[dict[str, Any]], folder: Path) -> list[Finding
     batches = range(0, len(images), _BATCH)
     with ThreadPoolExecutor() as pool:
         for start in track(batches, 'reading images', transient=True):
-            # All at once would make an object for each image before the first is read.
+            # In chunks, because map would make an object for each image before it reads the first.
             for kind, place in filter(None, pool.map(problem, images[start : start + _BATCH])):
                 found[kind].append(place)
     return [
@@ -112,7 +112,7 @@ def _list_files(folder: Path) -> set[str]:
                 entry.name
                 for entry in entries
                 if not entry.is_dir(follow_symlinks=False)
-                # A link may lead nowhere; other files cost no look at the disk.
+                # A link may be broken. Other entries need no further access to the disk.
                 and (not entry.is_symlink() or Path(entry.path).exists())
             }
     except OSError:

@@ -1,7 +1,7 @@
 """The embedded data set: coloured shapes over textured backgrounds, in COCO's format.
 
-Everything is drawn from a seed with integer arithmetic and the four basic operations of IEEE
-floating point (no sine, no library rasteriser), so that every machine gets the same pixels.
+Everything is drawn from a seed, by integer arithmetic and the four basic operations of IEEE
+floating point. There is no sine and no library rasteriser, so every machine gets the same pixels.
 """
 
 import json
@@ -19,40 +19,40 @@ _IMAGE_SIZE = 256
 _MAX_OBJECTS = 10
 _MIN_RADIUS = 16
 _MAX_RADIUS = 80
-# An object stays in the annotations as long as at least this part of it can be seen.
+# An object is annotated if at least this part of it is visible.
 _MIN_VISIBLE = 0.7
 
 
 def draw_shapes(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draws one image.
 
-    Up to ten objects of the four :data:`SHAPE_CLASSES`, 32 to 160 pixels across, rotated and
-    stretched, may overlap each other and leave the image. Boxes are as tight as the drawn
-    pixels inside the image.
+    It has up to ten objects of the four :data:`SHAPE_CLASSES`. They have sizes of 32 to 160 pixels,
+    are rotated and stretched, and may overlap each other and leave the image. Boxes are tight
+    around the drawn pixels inside the image.
 
     Args:
-        seed: Seed of the data set, not negative.
-        split: 'train' or 'val'; different images for the same index.
-        index: Number of the image, not negative.
+        seed: The seed of the data set, at least 0.
+        split: 'train' or 'val'. They have different images for the same index.
+        index: The number of the image, at least 0.
 
     Returns:
-        The image, shape (256, 256, 3), uint8, BGR; and per object ``label`` (index into
+        The image, shape (256, 256, 3), uint8, BGR. And for each object ``label`` (index into
         ``SHAPE_CLASSES``), ``bbox`` ([x, y, width, height] in pixels) and ``area`` (pixels).
 
     Raises:
-        ValueError: If ``split`` is not one of those.
+        ValueError: If ``split`` has another value.
     """
     if split not in ('train', 'val'):
         raise ValueError(f"split must be 'train' or 'val', got {split!r}")
     rng = np.random.default_rng([seed, ('train', 'val').index(split), index])
     image = _texture(rng, rng.integers(30, 226, 3), contrast=90)
-    # Per pixel the number of the object that can be seen there, 0 for the background.
+    # For each pixel the number of the visible object. 0 is the background.
     owner = np.zeros(image.shape[:2], dtype=np.int64)
     objects: list[dict[str, Any]] = []
     for _ in range(rng.integers(3, _MAX_OBJECTS + 1)):
         label = int(rng.integers(len(SHAPE_CLASSES)))
         mask = _shape_mask(rng, SHAPE_CLASSES[label])
-        # Drawn in any case, so that the stream of random numbers does not depend on the outcome.
+        # Always drawn, so that the stream of random numbers stays the same.
         colour = _contrasting(rng, image[mask])
         fill = _texture(rng, colour, contrast=40)
         area = int(mask.sum())
@@ -73,21 +73,21 @@ def draw_shapes(seed: int, split: str, index: int) -> tuple[np.ndarray, list[dic
 def make_shapes(root: str | Path, num_train: int, num_val: int, seed: int = 0) -> Path:
     """Writes the data set in COCO's layout, unless it is there already.
 
-    ``root`` gets ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``. It is
-    written beside its place and moved there when complete.
+    ``root`` gets ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``. The data set
+    is written to a temporary folder beside it, and moved when it is complete.
 
     Args:
         root: Folder of the data set.
         num_train: Number of training images.
         num_val: Number of validation images.
-        seed: Seed, not negative.
+        seed: The seed, at least 0.
 
     Returns:
         ``root`` as a path.
 
     Raises:
-        FileExistsError: If ``root`` holds anything but this very data set.
-        ValueError: If a number of images is below 1 or the seed negative.
+        FileExistsError: If ``root`` holds anything other than this data set.
+        ValueError: If a number of images is below 1, or if the seed is negative.
     """
     for name, value, least in (
         ('num_train', num_train, 1),
@@ -107,7 +107,7 @@ def make_shapes(root: str | Path, num_train: int, num_val: int, seed: int = 0) -
             f'{root} exists and is not the shapes data set with {description}: remove it or '
             'choose another folder'
         )
-    # Several processes may draw the same set at once; the first one's is taken.
+    # Several processes may draw the same data set at once. The first result is used.
     partial = root.with_name(f'{root.name}.{uuid.uuid4().hex}.partial')
     try:
         (partial / 'annotations').mkdir(parents=True)
@@ -161,7 +161,7 @@ def _write_split(
 
 
 def _texture(rng: np.random.Generator, colour: np.ndarray, contrast: int) -> np.ndarray:
-    """The colour under smooth noise of two scales, shape (256, 256, 3), uint8."""
+    """Returns the colour with smooth noise of two scales, shape (256, 256, 3), uint8."""
     noise = sum(
         _smooth_noise(rng, cell, contrast * weight // 4) for cell, weight in ((64, 3), (8, 1))
     )
@@ -171,7 +171,7 @@ def _texture(rng: np.random.Generator, colour: np.ndarray, contrast: int) -> np.
 
 
 def _smooth_noise(rng: np.random.Generator, cell: int, amplitude: int) -> np.ndarray:
-    """Random values on a grid, interpolated linearly in between, shape (256, 256)."""
+    """Returns random values on a grid, interpolated linearly, shape (256, 256)."""
     side_length = _IMAGE_SIZE // cell + 1
     grid = rng.integers(-amplitude, amplitude + 1, (side_length, side_length))
     fraction = np.arange(cell)
@@ -183,7 +183,7 @@ def _smooth_noise(rng: np.random.Generator, cell: int, amplitude: int) -> np.nda
 
 
 def _contrasting(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """A colour at least 90 levels away from the mean of the pixels in one channel."""
+    """Returns a colour that differs from the pixels' mean by at least 90 in one channel."""
     candidates = rng.integers(20, 236, (16, 3))
     if not len(pixels):
         return candidates[0]
@@ -193,14 +193,14 @@ def _contrasting(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
 
 
 def _shape_mask(rng: np.random.Generator, shape: str) -> np.ndarray:
-    """The pixels of a randomly placed shape, shape (256, 256), bool."""
-    # Squaring a uniform number makes small objects more frequent, as they are in photographs.
+    """Returns the pixels of a randomly placed shape, shape (256, 256), bool."""
+    # The square of a uniform number makes small objects more frequent, as in photographs.
     u = rng.random()
     radius = _MIN_RADIUS + (_MAX_RADIUS - _MIN_RADIUS) * u * u
-    # Near an edge, an object leaves the image in part.
+    # Near an edge, a part of the object is outside of the image.
     centre = (0.05 + 0.9 * rng.random(2)) * _IMAGE_SIZE
     stretch = 1 + 0.5 * rng.random()
-    # The rational parametrisation of the circle: sine and cosine differ between machines.
+    # A rational parametrisation of the circle, because sine and cosine differ between machines.
     t = 2 * rng.random() - 1
     cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     y, x = np.mgrid[:_IMAGE_SIZE, :_IMAGE_SIZE] + 0.5
