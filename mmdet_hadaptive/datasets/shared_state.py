@@ -1,4 +1,4 @@
-"""What one process has read, for all processes of a machine."""
+"""Shares what one process has read with all processes of a machine."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 
 try:
     import fcntl
-except ImportError:  # Not on Windows, where each process reads for itself.
+except ImportError:  # Windows does not have this module. There each process reads for itself.
     fcntl = None
 
 
@@ -22,20 +22,20 @@ _KEPT_DAYS = 30
 
 
 def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Builds something once, and lets other processes of this user map it into their memory.
+    """Builds a state once, and lets other processes of this user map it into their memory.
 
-    Processes that ask at the same time wait for the first. The files lie in
-    ``$XDG_CACHE_HOME/mmdet_hadaptive`` (``~/.cache`` if not set), readable for the user only, one
-    set for each key: they are replaced where the stamp is another, and removed when nobody has
-    asked for them in 30 days. If they cannot be written or locked, each process builds for itself.
+    If several processes ask at the same time, the others wait for the first. The files lie in
+    ``$XDG_CACHE_HOME/mmdet_hadaptive`` (``~/.cache`` if it is not set). Only the user can read
+    them. Each key has one set of files. It is replaced if the stamp has changed, and removed if
+    nobody has asked for it in 30 days. If files cannot be written or locked, each process builds its own.
 
     Args:
-        key: What it is, a name that a file can have.
-        stamp: Changes with what it was built from.
-        build: Makes the state: arrays, which are mapped, and other values, which are pickled.
+        key: The name of the state. It must be valid as a file name.
+        stamp: A text that changes when the sources of the state change.
+        build: Makes the state. Arrays are mapped, and other values are pickled.
 
     Returns:
-        The state, with arrays that cannot be written to.
+        The state. Its arrays are read-only.
     """
     folder = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'mmdet_hadaptive'
     if fcntl is None:
@@ -44,7 +44,7 @@ def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> di
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = stack.enter_context((folder / f'{key}{_LOCK}').open('a'))
-            # Released when the file is closed, and when the process ends, however it does. Some
+            # The lock ends when the file is closed, and when the process ends in any way. Some
             # file systems of clusters have no locks.
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.utime(lock.name)
@@ -67,32 +67,32 @@ def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> di
 def _write(path: Path, stamp: str, state: dict[str, Any]) -> None:
     values = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
     arrays = state.keys() - values.keys()
-    # This one says that the others are there: it goes first and comes last.
+    # This file says that the others are complete. So it is removed first and written last.
     path.unlink(missing_ok=True)
     try:
         for name in arrays:
             file = path.with_name(f'{path.name}.{name}.npy')
-            # Others may have mapped the old one, which lives on without a name.
+            # Other processes may have mapped the old file. It stays for them without a name.
             file.unlink(missing_ok=True)
             np.save(file, state[name])
         unfinished = path.with_name(f'{path.name}.unfinished')
         unfinished.write_bytes(pickle.dumps((stamp, sorted(arrays), values)))
         unfinished.replace(path)
     except BaseException:
-        # On a full disk half of an array would stay and keep it full.
+        # On a full disk, half of an array would stay and take the space.
         _remove(path)
         raise
 
 
 def _remove(path: Path) -> None:
-    """Removes what is stored under a key, but for the lock, which a process may wait for."""
+    """Removes the files of a key, except for the lock, because a process may wait for it."""
     for file in [path, *path.parent.glob(f'{path.name}.*')]:
         if not file.name.endswith(_LOCK):
             file.unlink(missing_ok=True)
 
 
 def _remove_old(folder: Path) -> None:
-    """Removes what nobody has asked for in a long time."""
+    """Removes files that nobody has asked for in a long time."""
     limit = time.time() - _KEPT_DAYS * 24 * 3600
     for lock in folder.glob(f'*{_LOCK}'):
         if lock.stat().st_mtime < limit:
@@ -109,6 +109,6 @@ def _read(path: Path, stamp: str) -> dict[str, Any] | None:
             name: np.load(path.with_name(f'{path.name}.{name}.npy'), mmap_mode='r').view(np.ndarray)
             for name in arrays
         }
-    # A damaged file makes the decoders raise almost anything; it is written anew.
+    # Decoders raise errors of almost any type for a damaged file. It is written again.
     except Exception:
         return None

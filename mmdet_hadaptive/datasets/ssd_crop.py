@@ -1,4 +1,4 @@
-"""SSD's random expansion, crop and resizing in one step, without the pixels that do not survive."""
+"""SSD's random expansion, crop and resizing in one step, for the pixels of the result only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,26 +12,26 @@ from mmengine.fileio import get
 
 from .decoding import decode_image
 
-# As in MMDetection: so many crops are tried before another overlap is asked for.
+# As in MMDetection, so many crops are tried before another overlap is drawn.
 _NUM_TRIALS = 50
-# OpenCV 4 warps no image with a longer side.
+# OpenCV 4 cannot warp an image with a longer side.
 _MAX_WARPED = 32766
 
 
 @TRANSFORMS.register_module()
 class LoadSSDCrop(BaseTransform):
-    """Loads an image as MMDetection's transforms for SSD do, several times as fast.
+    """Loads an image like MMDetection's transforms for SSD, but several times as fast.
 
-    It stands for ``LoadImageFromFile``, ``Expand``, ``MinIoURandomCrop`` and ``Resize`` (with
-    ``keep_ratio=False``), and comes after ``LoadAnnotations``. The crop is chosen from the boxes
-    first, all candidates at once; then the pixels of the result are interpolated from the image
-    as it was decoded, without the canvas of up to sixteen times its size.
+    It replaces ``LoadImageFromFile``, ``Expand``, ``MinIoURandomCrop`` and ``Resize`` (with
+    ``keep_ratio=False``). It comes after ``LoadAnnotations``. First it chooses the crop from the
+    boxes, with all candidates at once. Then it interpolates the pixels of the result from the
+    decoded image, without the canvas of up to sixteen times the size.
 
     The distributions of crops, boxes and labels are MMDetection's: the same draws give the same
-    values, bit by bit. So are the pixels if the image was not expanded; if it was, they are the
-    same up to the rounding of the interpolation, and up to the pixels along a border of the crop
-    that lies in the image, if it is magnified. Random numbers come from NumPy's global generator,
-    which MMEngine seeds in each worker, but not in MMDetection's order.
+    values, bit by bit. Without expansion, this is also true for the pixels. With expansion, the
+    pixels are equal except for rounding, and except for pixels along a border of the crop inside
+    a magnified image. Random numbers come from NumPy's global generator, which MMEngine seeds in
+    each worker. Their order is not MMDetection's.
 
     Required keys: ``img_path``; ``gt_bboxes`` (float32), ``gt_bboxes_labels``,
     ``gt_ignore_flags``. Changed: these three. Added: ``img`` (uint8, BGR), ``img_shape``,
@@ -39,17 +39,17 @@ class LoadSSDCrop(BaseTransform):
 
     Args:
         scale: Width and height of the result in pixels.
-        mean: What the canvas is filled with, in the order red, green, blue, 0 to 255.
-        expand_ratio: Limits of the canvas's side lengths, in those of the image.
-        expand_prob: How often the image is expanded.
-        min_ious: The IoUs with a crop that all boxes must have at least, of which one is drawn;
-            or none, or the image is not cropped.
-        min_crop_size: Lower limit of the crop's side lengths, in those of the canvas.
+        mean: The colour of the canvas, RGB, 0 to 255.
+        expand_ratio: The limits of the canvas's sides, as multiples of the image's.
+        expand_prob: The probability of the expansion.
+        min_ious: Lower limits for the IoU of each box with the crop. For each image one of them is
+            drawn, or no limit, or no crop.
+        min_crop_size: The lower limit of the crop's sides, as a part of the canvas's.
         backend_args: The storage of the file, as for ``LoadImageFromFile``.
 
     Raises:
-        ValueError: If a number is out of its limits; or for an annotation with masks or maps,
-            which cannot be cropped here.
+        ValueError: If a number is out of its limits, or if an annotation has masks or maps, which
+            this transform cannot crop.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LoadSSDCrop(BaseTransform):
         if not 0 < min_crop_size <= 1:
             raise ValueError(f'min_crop_size must be in (0, 1], got {min_crop_size}')
         self.scale = tuple(scale)
-        # What an image of integers makes of the mean.
+        # The mean in an image of integers.
         self.fill = tuple(int(value) for value in reversed(mean))
         self.expand_ratio = tuple(expand_ratio)
         self.expand_prob = expand_prob
@@ -117,7 +117,7 @@ class LoadSSDCrop(BaseTransform):
         return results
 
     def _expand(self, width: int, height: int) -> tuple[tuple[int, int], int, int]:
-        """Size of the canvas, and where on it the image lies."""
+        """Draws the size of the canvas, and the position of the image on it."""
         if np.random.uniform(0, 1) > self.expand_prob:
             return (width, height), 0, 0
         ratio = np.random.uniform(*self.expand_ratio)
@@ -128,7 +128,7 @@ class LoadSSDCrop(BaseTransform):
     def _choose_patch(
         self, canvas: tuple[int, int], boxes: np.ndarray
     ) -> tuple[tuple[int, int, int, int], np.ndarray | None]:
-        """The crop (x1, y1, x2, y2), and which boxes have their centres in it; all if None."""
+        """Draws a crop (x1, y1, x2, y2), and says which boxes have their centres in it (None: all)."""
         while True:
             mode = self.modes[np.random.randint(len(self.modes))]
             if mode == 1:
@@ -145,7 +145,7 @@ class LoadSSDCrop(BaseTransform):
                 return tuple(patches[0].tolist()), inside[0]
 
     def _draw_patches(self, canvas: tuple[int, int]) -> np.ndarray:
-        """Draws crops (N, 4) whose sides are in proportion, N up to the number of trials."""
+        """Draws crops (N, 4) with allowed aspect ratios. N is at most the number of trials."""
         draws = np.random.random_sample((_NUM_TRIALS, 2, 2))
         low = self.min_crop_size * np.array(canvas)
         sizes = low + (canvas - low) * draws[:, 0]
@@ -166,11 +166,11 @@ class LoadSSDCrop(BaseTransform):
         top: int,
         expanded: bool,
     ) -> np.ndarray:
-        """The pixels of the crop, of the image lying at (left, top) of the canvas."""
+        """Returns the pixels of the crop. The image lies at (left, top) of the canvas."""
         x1, y1, x2, y2 = patch
         if not expanded:
             return cv2.resize(image[y1:y2, x1:x2], self.scale, interpolation=cv2.INTER_LINEAR)
-        # From the centre of a pixel of the result to the image.
+        # Maps the centre of a pixel of the result to the image.
         x_step, y_step = (x2 - x1) / self.scale[0], (y2 - y1) / self.scale[1]
         matrix = np.array(
             [
@@ -193,7 +193,7 @@ class LoadSSDCrop(BaseTransform):
 def _read_pixels(
     step: float, begin: float, count: int, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels of an axis that an interpolation reads, and where it reads among these."""
+    """Returns the pixels of an axis that an interpolation reads, and the positions in them."""
     places = begin + step * np.arange(count)
     left = np.clip(np.floor(places), 0, length - 1)
     pixels = np.unique([left, np.minimum(left + 1, length - 1)]).astype(np.intp)
@@ -205,7 +205,7 @@ def _clip(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
 
 
 def _ious(patches: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoUs (N, M) of patches (N, 4) and boxes (M, 4) in float32, in MMDetection's order."""
+    """Returns the IoUs (N, M), float32, of patches (N, 4) and boxes (M, 4), as in MMDetection."""
     patches = patches[:, None]
     sides = np.minimum(patches[..., 2:], boxes[:, 2:]) - np.maximum(patches[..., :2], boxes[:, :2])
     overlap = sides.clip(min=0).prod(axis=2)

@@ -1,4 +1,4 @@
-"""Hooks and loops for MMEngine's runner: trainings that survive faults and can be resumed."""
+"""Hooks and loops for MMEngine's runner. Trainings survive faults and can be resumed."""
 
 from .atomic_checkpoint import AtomicCheckpointHook, AtomicLocalBackend
 from .channels_last import ChannelsLastHook

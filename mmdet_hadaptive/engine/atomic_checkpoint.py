@@ -1,4 +1,4 @@
-"""Checkpoints of which no interruption leaves half a one."""
+"""Writes checkpoints completely or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from ..utils.files import UNFINISHED, write_whole
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """Local files that are written whole or not at all, by :func:`write_whole`."""
+    """Writes local files completely or not at all, by :func:`write_whole`."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file; see :func:`write_whole`."""
+        """Writes a file, see :func:`write_whole`."""
         write_whole(obj, filepath)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
@@ -28,7 +28,7 @@ class AtomicLocalBackend(LocalBackend):
 
 
 class _PostponedRemoval:
-    """A file backend that notes what is to be removed instead of removing it."""
+    """A file backend that notes the files to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -45,13 +45,13 @@ class _PostponedRemoval:
 class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's checkpoint hook, safe against interruptions at any moment.
 
-    MMEngine writes a checkpoint, and the file ``last_checkpoint`` by which a resumed run finds
-    it, in place, and removes outdated checkpoints before it has written the new one. A run that
-    is killed meanwhile leaves half a file, or none. Here both are written whole or not at all
-    (:class:`AtomicLocalBackend`), and outdated checkpoints are removed last.
+    MMEngine overwrites a checkpoint and the file ``last_checkpoint``, by which a resumed run finds
+    it. It also removes outdated checkpoints before it has written the new one. If a run is killed
+    then, half a file is left, or none. This hook writes both files completely or not at all
+    (:class:`AtomicLocalBackend`), and removes outdated checkpoints last.
 
-    Takes the arguments of MMEngine's ``CheckpointHook``. With ``backend_args`` or an ``out_dir``
-    that is not local, writing is left to that file backend.
+    All arguments are those of MMEngine's ``CheckpointHook``. With ``backend_args``, or with an
+    ``out_dir`` that is not local, that file backend writes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -60,9 +60,9 @@ class AtomicCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend='atomic_local')
 
     def before_train(self, runner: Runner) -> None:
-        """Removes what an interrupted run left unfinished."""
+        """Removes the unfinished files of an interrupted run."""
         super().before_train(runner)
-        # The work directory may have been moved since the best checkpoint was noted.
+        # The work directory may have been moved since the best checkpoint was written.
         if getattr(self, 'best_ckpt_path', None):
             self.best_ckpt_path = self._find_moved(self.best_ckpt_path)
         paths = getattr(self, 'best_ckpt_path_dict', {})

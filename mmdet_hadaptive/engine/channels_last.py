@@ -1,4 +1,4 @@
-"""Memory format of the weights."""
+"""The memory format of the weights."""
 
 import torch
 from mmdet.registry import HOOKS
@@ -10,15 +10,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Puts the channels of the model's weights, and with them its feature maps, side by side.
+    """Converts a model to torch's memory format ``channels_last``.
 
-    The values stay the same up to rounding; on a CPU the training of the small network is about
-    a quarter faster (torch's ``channels_last`` memory format).
+    The values stay the same except for rounding. On a CPU the training of the small network is
+    about a quarter faster.
 
     Raises:
-        TypeError: If the model is wrapped in anything but ``DistributedDataParallel``, or has a
+        TypeError: If the model has another wrapper than ``DistributedDataParallel``, or has a
             module of ``mmcv.ops``. On a CPU, ``RoIAlign`` and deformable convolutions read such
-            feature maps in the wrong order and compute other values.
+            feature maps in the wrong order and compute wrong values.
     """
 
     priority = 'VERY_HIGH'
@@ -36,8 +36,8 @@ class ChannelsLastHook(Hook):
         if not is_model_wrapper(model):
             model.to(memory_format=torch.channels_last)
         elif isinstance(model, DistributedDataParallel):
-            # A wrapper keeps the strides of the weights that it was made for: of others it mixes
-            # up the elements of the gradients in its first step. A new one takes its place.
+            # A wrapper keeps the strides of the weights that it was made for. With other strides it
+            # mixes up the elements of gradients in its first step. So make a new one.
             module = model.module.to(memory_format=torch.channels_last)
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), module)
         else:

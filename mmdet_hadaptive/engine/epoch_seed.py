@@ -1,28 +1,28 @@
-"""Random numbers that depend on the seed and the epoch alone."""
+"""Makes random numbers depend on the seed and the epoch only."""
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 
-# Far beyond the number of processes and workers, whose numbers are added to the seed.
+# The numbers of processes and workers are added to the seed, so this is far larger than them.
 _STRIDE = 1_000_003
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds every epoch anew, so that a resumed run continues exactly as if never stopped.
+    """Seeds every epoch, so that a resumed run continues exactly as if it had not been stopped.
 
-    MMEngine's checkpoints hold no state of the random generators, and its worker processes are
-    seeded with the same number whenever they start. With this hook the generators of Python,
-    NumPy and torch start each epoch from the run's seed, the epoch and the process; and the
-    worker processes, which start with each epoch, from torch's generator.
+    MMEngine's checkpoints do not hold the state of the random generators, and it seeds its worker
+    processes with the same number at each start. With this hook the generators of Python, NumPy
+    and torch start each epoch from the run's seed, the epoch and the process. The worker processes
+    start with each epoch, from torch's generator.
 
-    A run whose config names no seed draws one. When it is resumed, the order of the images follows
-    the seed of the checkpoint.
+    If the config names no seed, the run draws one. A resumed run takes the order of the images from
+    the seed in the checkpoint.
 
     Raises:
-        ValueError: At the start of a training whose workers live on from epoch to epoch, that
-            counts iterations instead of epochs, or whose data set gives no batch.
+        ValueError: At the start of a training, if it has ``persistent_workers``, counts iterations
+            instead of epochs, or has a data set without a batch.
     """
 
     priority = 'VERY_HIGH'
@@ -31,11 +31,11 @@ class EpochSeedHook(Hook):
         self._built_seed: int | None = None
 
     def before_run(self, runner: Runner) -> None:
-        """Notes the seed with which MMEngine has built the sampler."""
+        """Notes the seed that MMEngine has given to the sampler."""
         self._built_seed = runner.seed
 
     def before_train(self, runner: Runner) -> None:
-        """Lets torch seed the workers, and the sampler follow a restored seed."""
+        """Lets torch seed the workers, and gives the sampler a restored seed."""
         loader = runner.train_dataloader
         if loader.persistent_workers:
             raise ValueError(
@@ -54,7 +54,7 @@ class EpochSeedHook(Hook):
                 'smaller train_dataloader.batch_size'
             )
         loader.worker_init_fn = None
-        # A sampler with a seed of its own keeps it.
+        # A sampler with its own seed keeps it.
         if self._built_seed == getattr(loader.sampler, 'seed', None) is not None:
             loader.sampler.seed = runner.seed
 

@@ -1,4 +1,4 @@
-"""Stops a training whose loss or weights are no numbers any more."""
+"""Stops a training whose loss or weights are not finite."""
 
 import math
 from pathlib import Path
@@ -19,15 +19,15 @@ class StopOnInvalidLossHook(Hook):
     """Stops the run at the first NaN or infinite loss, and before such weights are saved.
 
     The error names the iteration, the terms of the loss, the images of the batch, and the last
-    checkpoint whose weights are all finite. The loss is the number that MMEngine has read for its
-    log in the same iteration: no device has to be waited for once more.
+    checkpoint with finite weights only. MMEngine has already read the loss for its log in the same
+    iteration, so the hook does not wait for the device again.
 
     Raises:
-        FloatingPointError: After the first iteration with such a loss; or when a checkpoint is
-            made of weights that are not finite, which is then not written.
+        FloatingPointError: After the first iteration with such a loss, or before a checkpoint of
+            weights that are not finite, which is not written.
     """
 
-    # After MMEngine has noted the loss, and before anything uses or saves the weights.
+    # After MMEngine has read the loss, and before anything uses or saves the weights.
     priority = 'HIGH'
 
     def after_train_iter(
@@ -37,7 +37,7 @@ class StopOnInvalidLossHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Looks at the loss of the iteration."""
+        """Checks the loss of the iteration."""
         if outputs is None or 'loss' not in outputs:
             return
         log = runner.message_hub
@@ -55,7 +55,7 @@ class StopOnInvalidLossHook(Hook):
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Looks at the weights that are to be saved."""
+        """Checks the weights before they are saved."""
         invalid = _find_invalid(checkpoint['state_dict'])
         if not invalid:
             return
@@ -69,7 +69,7 @@ class StopOnInvalidLossHook(Hook):
 
 
 def _find_invalid(state: dict[str, Any]) -> list[str]:
-    """The names of weights that are not finite; a module's extra state need not be a tensor."""
+    """Returns the names of weights that are not finite. Other states than tensors are skipped."""
     return [
         name
         for name, value in state.items()
@@ -87,7 +87,7 @@ def _find_remedy(runner: Runner) -> tuple[Path | str, str]:
 
 
 def _image_paths(data: Any) -> list[str]:
-    """The paths of all data samples in a batch, however it is nested."""
+    """Yields the paths of all data samples in a nested batch."""
     if hasattr(data, 'metainfo'):
         return [str(data.metainfo.get('img_path', data.metainfo.get('img_id', 'unnamed')))]
     if isinstance(data, dict):
@@ -98,13 +98,13 @@ def _image_paths(data: Any) -> list[str]:
 
 
 def find_last_finite_checkpoint(*folders: Path) -> Path | None:
-    """Finds the newest checkpoint whose weights are all finite.
+    """Finds the newest checkpoint with finite weights only.
 
     Args:
-        folders: The folders of checkpoints (``*.pth``); files that cannot be read are passed over.
+        folders: The folders of checkpoints (``*.pth``). Files that cannot be read are skipped.
 
     Returns:
-        The file; None if there is none.
+        The file. None if there is none.
     """
     paths = [path for folder in folders for path in folder.glob('*.pth')]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):

@@ -1,4 +1,4 @@
-"""Pictures of a training and of what a detector finds."""
+"""Draws the curves of a training and the predictions of a detector."""
 
 import json
 from collections import defaultdict
@@ -24,21 +24,21 @@ def plot_curves(scalars: Sequence[str | Path], out_file: str | Path | BinaryIO, 
     """Draws the loss over iterations and the mAP over epochs.
 
     Args:
-        scalars: The files ``scalars.json`` that MMEngine writes, one JSON object a line: one for
-            each time that the training was started, in this order. What a later one repeats
-            replaces what was there.
+        scalars: MMEngine's files ``scalars.json``, with a JSON object in each line. There is one
+            file for each start of the training, in this order. Values of later files replace those
+            of earlier ones.
         out_file: The picture to write.
-        title: The heading of the picture.
+        title: The title of the picture.
     """
     series: dict[str, dict[float, float]] = defaultdict(dict)
     for line in (line for file in scalars for line in Path(file).read_text().splitlines()):
         try:
             record: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
-            # A process that is killed, or a full disk, leaves the half of a line.
+            # A killed process or a full disk may leave half a line.
             continue
         for key in ('loss', 'loss_cls', 'loss_bbox', *METRICS):
-            # An mAP of -1 stands for no prediction at all.
+            # An mAP of -1 means that there was no prediction.
             if key in record:
                 series[key][record['step']] = max(record[key], 0)
     figure = Figure(figsize=(11, 4), layout='constrained')
@@ -66,15 +66,15 @@ def draw_predictions(
 ) -> None:
     """Draws ground truth (left) and predictions (right) of the first images of a data set.
 
-    The images must have one size. An incomplete last row is left out.
+    All images must have the same size. An incomplete last row is left out.
 
     Args:
-        model: A detector with its config as attribute ``cfg``, as ``init_detector`` returns it.
+        model: A detector with its config in the attribute ``cfg``, as ``init_detector`` makes it.
         dataset: The images and their annotations.
-        out_file: Picture to write.
+        out_file: The picture to write.
         num_images: How many images to draw.
-        columns: How many pairs stand side by side.
-        score_threshold: Lowest score of a prediction that is drawn, in 0..1.
+        columns: The number of pairs in a row.
+        score_threshold: The lowest score of drawn predictions, in 0..1.
     """
     visualizer = DetLocalVisualizer()
     visualizer.dataset_meta = dataset.metainfo

@@ -1,4 +1,4 @@
-"""Trainings that resume within an epoch."""
+"""A training loop that resumes within an epoch."""
 
 import numpy as np
 from mmdet.registry import LOOPS
@@ -7,19 +7,19 @@ from torch import nn
 
 from .epoch_seed import EpochSeedHook
 
-# The number of batches of an epoch, in MMEngine's record of a run.
+# The key for the number of batches in an epoch, in MMEngine's record of a run.
 _LENGTH = 'epoch_length'
 
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
-    """``EpochBasedTrainLoop`` that resumes where a checkpoint within an epoch was written.
+    """``EpochBasedTrainLoop`` that resumes at the iteration of the checkpoint.
 
-    MMEngine's begins that epoch again, with the weights of its middle. Here the batches that have
-    been trained on are loaded and passed over, so that data workers draw the same random numbers
-    for the others; and each iteration starts its own process's generators from the run's seed,
-    the epoch and the batch. With :class:`EpochSeedHook` a resumed run is then bitwise the run that
-    was never stopped.
+    MMEngine's loop begins the epoch again, with the weights of its middle. This loop loads and
+    skips the batches that were already used, so that data workers draw the same random numbers for
+    the others. Each iteration seeds the process's generators from the run's seed, the epoch and the
+    batch. With :class:`EpochSeedHook` a resumed run is then bitwise equal to a run that was not
+    stopped.
 
     Checkpoints within epochs are written with
     ``default_hooks=dict(checkpoint=dict(by_epoch=False, interval=ITERATIONS))``. All arguments are
@@ -33,9 +33,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             The model.
 
         Raises:
-            ValueError: If ``EpochSeedHook`` is not there; or if an epoch has another number of
-                batches than in the run that wrote the checkpoint, as with another batch size or
-                number of processes.
+            ValueError: If ``EpochSeedHook`` is missing, or if an epoch has another number of
+                batches than in the run that wrote the checkpoint, for example by another batch
+                size or number of processes.
         """
         if not any(isinstance(hook, EpochSeedHook) for hook in self.runner.hooks):
             raise ValueError(
@@ -44,7 +44,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             )
         length = len(self.dataloader)
         log = self.runner.message_hub
-        # Checkpoints hold what is noted there.
+        # Checkpoints hold the values of this dictionary.
         before = log.runtime_info.get(_LENGTH, length)
         done = self._iter - self._epoch * length
         if before != length or not 0 <= done <= length:
@@ -57,7 +57,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return super().run()
 
     def run_epoch(self) -> None:
-        """Trains on the rest of an epoch."""
+        """Trains for the rest of an epoch."""
         length = len(self.dataloader)
         done = self._iter - self._epoch * length
         self.runner.call_hook('before_train_epoch')
@@ -65,7 +65,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         batches = iter(self.dataloader)
         for index in range(length):
             numbers = np.random.SeedSequence([self.runner.seed, self._epoch, index])
-            # Not so large that the number of the process cannot be added.
+            # Small enough that the number of the process can be added.
             set_random_seed(int(numbers.generate_state(1)[0] // 2), diff_rank_seed=True)
             batch = next(batches)
             if index >= done:

@@ -1,4 +1,4 @@
-"""What a person looks at after a training."""
+"""Writes a report of curves, tables and pictures after a training."""
 
 import csv
 import io
@@ -27,14 +27,14 @@ from ..utils.files import write_whole_folder
 from .report import plot_curves
 
 _MIN_IOU = 0.5
-# Pixels of the longer side of an image that is drawn.
+# The longer side of a drawn image in pixels.
 _SMALLEST, _LARGEST = 480, 960
 _MOST_NUMBERED, _MOST_NAMED = 25, 40
 
 
 @dataclass
 class ImageResult:
-    """How a detector did on one image.
+    """The result of a detector for one image.
 
     Attributes:
         sample: The image's annotations and detections.
@@ -52,7 +52,7 @@ class ImageResult:
 
     @property
     def rank(self) -> tuple[float, int, str]:
-        """What results are sorted by: the worst F1 score first, then the most mistakes."""
+        """Returns the key for sorting: the worst F1 score first, then the most mistakes."""
         boxes = 2 * (self.found + self.confused) + self.missed + self.false
         score = 2 * self.found / boxes if boxes else 1.0
         return score, -(self.confused + self.missed + self.false), self.sample.img_path
@@ -60,7 +60,7 @@ class ImageResult:
 
 @HOOKS.register_module()
 class TrainingReportHook(Hook):
-    """Leaves pictures and tables of a training in the folder ``report`` of its work directory.
+    """Writes pictures and tables of a training into the folder ``report`` of its work directory.
 
     - ``curves.png``: the loss and the mAP;
     - ``classes.csv``: for each class its AP, if ``val_evaluator`` has ``classwise=True``, and its
@@ -69,16 +69,16 @@ class TrainingReportHook(Hook):
     - ``worst/``: the validation images with the worst F1 scores, annotations on the left and
       detections on the right; ``worst.csv`` counts their mistakes.
 
-    All is of the last validation of the training. A detection counts from the score threshold on,
-    and stands for the box that it overlaps with by an IoU of 0.5 or more, a box of its own class
-    first. The folder is written whole at the end; what was in it is replaced.
+    All of this comes from the last validation of the training. A detection counts if its score is
+    at least the threshold. It matches a box if their IoU is at least 0.5; boxes of its own class are
+    matched first. The folder is written completely at the end, and replaces an old one.
 
     Args:
-        num_worst: How many images are drawn.
+        num_worst: The number of drawn images.
         score_threshold: The lowest score of a detection that counts, in 0..1.
     """
 
-    # The checkpoint is there before anything is drawn.
+    # The checkpoint is written before the report.
     priority = 'LOWEST'
 
     def __init__(self, num_worst: int = 20, score_threshold: float = 0.3) -> None:
@@ -87,9 +87,9 @@ class TrainingReportHook(Hook):
         self._metrics: dict[str, float] | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Begins to count."""
+        """Starts counting."""
         count = len(runner.val_dataloader.dataset.metainfo['classes'])
-        # The last row and column stand for no box.
+        # The last row and column mean that there is no box.
         self._matrix = np.zeros((count + 1, count + 1), int)
         self._worst: list[ImageResult] = []
 
@@ -107,10 +107,10 @@ class TrainingReportHook(Hook):
         self._keep_worst()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Adds up what all processes have counted."""
+        """Adds the counts of all processes."""
         parts = all_gather_object((self._matrix, self._worst))
         self._matrix = sum(matrix for matrix, _ in parts)
-        # The last images of a data set may be there twice.
+        # The sampler may repeat the last images of a data set.
         unique = {result.sample.img_path: result for _, worst in parts for result in worst}
         self._worst = list(unique.values())
         self._keep_worst()
@@ -118,7 +118,7 @@ class TrainingReportHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Writes the report."""
-        # A training that was finished already has been reported on.
+        # A training that had finished before already has its report.
         if self._metrics is None or not is_main_process():
             return
         folder = Path(runner.work_dir) / 'report'
@@ -163,10 +163,10 @@ def count_matches(sample: DetDataSample, score_threshold: float, matrix: np.ndar
     """Compares the detections in an image with its annotations.
 
     Args:
-        sample: The image's ``gt_instances`` and ``pred_instances``; may have ``ignored_instances``.
+        sample: The image's ``gt_instances``, ``pred_instances``, and perhaps ``ignored_instances``.
         score_threshold: The lowest score of a detection that counts, in 0..1.
-        matrix: (classes + 1, classes + 1), int: counts are added to it by annotated and detected
-            label; the last one stands for no box.
+        matrix: (classes + 1, classes + 1), int. The counts are added to it, by annotated and
+            detected label. The last index means that there is no box.
 
     Returns:
         The result, with the detections that count.
@@ -206,7 +206,7 @@ def count_boxes(dataset: Any) -> Counter[int]:
         dataset: A data set of MMDetection's, or a wrapper of one such as ``RepeatDataset``.
 
     Returns:
-        The number of boxes for each label; those that are ignored do not count.
+        The number of boxes for each label, without ignored ones.
     """
     while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
@@ -220,25 +220,25 @@ def count_boxes(dataset: Any) -> Counter[int]:
 
 
 def readable_names(classes: Sequence[str]) -> list[str]:
-    """Names of classes that matplotlib can write.
+    """Returns the class names that matplotlib can draw.
 
     Args:
         classes: The names.
 
     Returns:
-        The names; in place of those with letters that its font lacks, such as Chinese ones, their
-        number, which ``classes.csv`` explains.
+        The names. If matplotlib's font lacks letters of a name, such as Chinese ones, its number is
+        used, which ``classes.csv`` explains.
     """
     letters = font_manager.get_font(font_manager.findfont('DejaVu Sans')).get_charmap()
     return [
-        # Between two of these matplotlib expects a formula.
+        # matplotlib reads text between two dollar signs as a formula.
         name.replace('$', r'\$') if all(ord(c) in letters for c in name) else f'class {label}'
         for label, name in enumerate(classes)
     ]
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
-    """Draws a confusion matrix: of many classes the 40 with the most errors.
+    """Draws a confusion matrix. If there are many classes, it shows the 40 with the most errors.
 
     Args:
         matrix: (classes + 1, classes + 1), counts by annotated (row) and detected class.
@@ -274,14 +274,14 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
 
 
 def choose_classes(matrix: np.ndarray, most: int) -> list[int]:
-    """Chooses the classes with the most errors, for a picture with room for so many.
+    """Chooses the classes with the most errors.
 
     Args:
         matrix: (classes + 1, classes + 1), as for :func:`draw_confusion`.
         most: The highest number of classes.
 
     Returns:
-        Their rows in rising order, and the last one, that of no box.
+        Their indices in rising order, and the last index, for no box.
     """
     errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
     worst = np.argsort(-errors[:-1], kind='stable')[:most]
@@ -311,7 +311,7 @@ def draw_result(sample: DetDataSample, names: Sequence[str], score_threshold: fl
     )
     visualizer = DetLocalVisualizer()
     visualizer.dataset_meta = dict(classes=names, palette=list(map(tuple, colours)))
-    # It draws a score that is larger than the threshold.
+    # The visualizer draws scores above the threshold, not those equal to it.
     visualizer.add_datasample('', image, sample, pred_score_thr=score_threshold - 1e-6)
     picture = cv2.cvtColor(visualizer.get_image(), cv2.COLOR_RGB2BGR)
     return cv2.imencode('.jpg', picture)[1].tobytes()
@@ -324,5 +324,5 @@ def _to_tensor(boxes: Any) -> Tensor:
 def _to_csv(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
-    # Spreadsheets take a file for UTF-8 if it begins with this mark.
+    # Spreadsheets read a file as UTF-8 if it begins with this mark.
     return text.getvalue().encode('utf-8-sig')
