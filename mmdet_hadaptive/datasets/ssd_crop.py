@@ -128,7 +128,7 @@ class LoadSSDCrop(BaseTransform):
     def _choose_patch(
         self, canvas: tuple[int, int], boxes: np.ndarray
     ) -> tuple[tuple[int, int, int, int], np.ndarray | None]:
-        """Draws a crop (x1, y1, x2, y2), and says which boxes have their centres in it (None: all)."""
+        """Draws a crop (x1, y1, x2, y2), and finds the boxes with centres in it (None: all)."""
         while True:
             mode = self.modes[np.random.randint(len(self.modes))]
             if mode == 1:

@@ -70,8 +70,8 @@ class TrainingReportHook(Hook):
       detections on the right; ``worst.csv`` counts their mistakes.
 
     All of this comes from the last validation of the training. A detection counts if its score is
-    at least the threshold. It matches a box if their IoU is at least 0.5; boxes of its own class are
-    matched first. The folder is written completely at the end, and replaces an old one.
+    at least the threshold. It matches a box if their IoU is at least 0.5. Boxes of its own class
+    are matched first. The folder is written completely at the end, and replaces an old one.
 
     Args:
         num_worst: The number of drawn images.

@@ -1,4 +1,4 @@
-"""A folder of annotated images becomes a data set and a config that trains on it."""
+"""Makes a data set, and a config that trains on it, from a folder of annotated images."""
 
 from .annotations import PreparationError
 from .formats import FORMATS

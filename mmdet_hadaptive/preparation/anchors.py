@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-# An anchor learns a box from this overlap on, as the assigner of SSDLite has it.
+# The least IoU of an anchor with a box that it learns, as in SSDLite's assigner.
 _MIN_IOU = 0.5
 _MAX_BOXES = 2000
 _SMALLEST = (10, 14, 20, 28, 36, 48, 64)
@@ -19,10 +19,11 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Anchors:
-    """Sizes of anchors, in pixels of the input, one for each level.
+    """The sizes of anchors for each level, in pixels of the input.
 
     Attributes:
-        min_sizes: The smaller anchor sizes in pixels, as mmdet's ``SSDAnchorGenerator`` takes them.
+        min_sizes: The smaller anchor sizes in pixels, as MMDetection's ``SSDAnchorGenerator`` takes
+            them.
         max_sizes: The larger anchor sizes in pixels, as that generator takes them.
         share: The share of boxes that overlap with an anchor by an IoU of 0.5 or more, 0..1.
     """
@@ -35,19 +36,19 @@ class Anchors:
 def choose_anchors(
     boxes: Tensor, generator: ConfigDict, input_size: tuple[int, int]
 ) -> tuple[Anchors, Anchors]:
-    """Chooses sizes with which most boxes overlap with an anchor.
+    """Chooses the sizes with which the most boxes overlap with an anchor.
 
-    Tried are several smallest sizes, from which those of the other levels rise in equal steps or
-    by equal factors to the largest.
+    It tries several smallest sizes. From these, the sizes of the other levels rise to the largest
+    in equal steps, or by equal factors.
 
     Args:
-        boxes: (N, 4), corners in pixels of the resized image, N >= 1. Of more than 2,000 every n-th
-            is looked at.
+        boxes: (N, 4), corners in pixels of the resized image, N >= 1. If there are more than 2,000,
+            every n-th is used.
         generator: The config of the ``SSDAnchorGenerator``.
         input_size: Height and width of the input in pixels.
 
     Returns:
-        The chosen ones, and those that the config has.
+        The chosen sizes, and the config's sizes.
     """
     boxes = boxes[:: -(-len(boxes) // _MAX_BOXES)]
     own = (tuple(generator.min_sizes), tuple(generator.max_sizes))
@@ -72,7 +73,7 @@ def _reached_share(
 ) -> float:
     init_default_scope('mmdet')
     made = TASK_UTILS.build(dict(generator, min_sizes=sizes[0], max_sizes=sizes[1]))
-    # The maps of SSDLite are rounded up at each halving.
+    # SSDLite rounds the sizes of its maps up at each halving.
     maps = [tuple(-(-side // stride) for side in input_size) for stride in generator.strides]
     anchors = torch.cat(made.grid_priors(maps, device='cpu'))
     best = [bbox_overlaps(part, anchors).amax(1) for part in boxes.split(_BATCH)]

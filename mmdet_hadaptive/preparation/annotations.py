@@ -1,4 +1,4 @@
-"""What a folder says about its images, whatever its format."""
+"""The annotations of a folder, independent of the format."""
 
 import math
 from collections import defaultdict
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..datasets.findings import Finding, note
 
-# A finding about images that are taken although their folders are not called as they should be.
+# A finding about images in folders with unexpected names, which are used.
 IN_ANOTHER_FOLDER = (
     'images were found in another folder than their annotations',
     'They are taken because of their names: remove the annotations if they are of other images',
@@ -16,7 +16,7 @@ IN_ANOTHER_FOLDER = (
 
 
 class PreparationError(ValueError):
-    """A folder cannot be made a data set; the message names the reason and the remedy."""
+    """A folder cannot be prepared. The message names the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class LabeledBox:
 
     Attributes:
         name: The name of its class.
-        corners: (x1, y1, x2, y2), in pixels, or in parts of the image where that says so.
-        ignored: Whether it is neither to be learned nor to be counted, as crowds in COCO and
-            difficult objects in Pascal VOC.
+        corners: (x1, y1, x2, y2), in pixels, or in 0..1 if the image is ``relative``.
+        ignored: Whether training and evaluation ignore it, as crowds in COCO and difficult objects
+            in Pascal VOC.
     """
 
     name: str
@@ -41,11 +41,11 @@ class LabeledImage:
 
     Attributes:
         path: The image file.
-        boxes: The objects of the image; none if it shows background only.
-        annotation: The file that says so; None if there is none.
-        split: 'train', 'val' or 'test'; None if the folder does not say.
-        size: Width and height that the annotation names; None if it names none.
-        relative: Whether corners are parts of width and height, in 0..1.
+        boxes: The objects of the image. Empty if it shows background only.
+        annotation: The file with the annotation. None if there is none.
+        split: 'train', 'val' or 'test'. None if the folder does not say it.
+        size: Width and height in the annotation. None if it has none.
+        relative: Whether the corners are parts of width and height, in 0..1.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class LabeledFolder:
         images: The annotated images, in the order of their paths.
         classes: Names, in the order of the labels.
         findings: What was left out, changed or noticed.
-        lost_lists: The first line of each list of images of which no line fits an image.
+        lost_lists: For each list of images without any matching image, its first line.
     """
 
     images: list[LabeledImage]
@@ -74,17 +74,17 @@ class LabeledFolder:
 
 
 def order_classes(found: Sequence[str], classes: Sequence[str]) -> tuple[list[str], list[Finding]]:
-    """Brings the classes of a folder into the order that the user names.
+    """Orders the classes of a folder as the user wants.
 
     Args:
         found: The names in the folder.
-        classes: All of them in another order, perhaps with others; empty to keep the order.
+        classes: The same names in the wanted order, perhaps with others. Empty keeps the order.
 
     Returns:
-        The names in their order, and what was noticed.
+        The ordered names, and findings.
 
     Raises:
-        PreparationError: If a name is there twice, or ``classes`` lacks one that was found.
+        PreparationError: If a name occurs twice, or if ``classes`` lacks one of the folder's.
     """
     names = list(classes) or list(found)
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -108,7 +108,7 @@ def order_classes(found: Sequence[str], classes: Sequence[str]) -> tuple[list[st
 
 
 def finite_number(text: str | None) -> float | None:
-    """The number that a text is; None if it is none, or not finite."""
+    """Returns the number in a text. None if it is not a number, or not finite."""
     try:
         value = float(text or '')
     except ValueError:

@@ -25,31 +25,30 @@ from .source import SourceFolder, plain_name, split_from_words
 from .split_lists import Splits
 
 _LISTS = ('images', 'annotations', 'categories')
-# Of the same images as the file of instances whose name ends alike.
+# COCO has such files for the same images as ``instances_*``.
 _OTHER_KINDS = ('person_keypoints', 'captions', 'stuff', 'panoptic')
 
 
 def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads COCO's JSON, one file for each split.
 
-    Annotations without ``iscrowd``, ``area`` or ``id`` are read just so, as some tools do not write
-    them. Polygons and masks without a ``bbox`` become the box around them, and a category without
-    boxes that has the name of another is passed over. An image that is listed twice in a file,
-    under the same name and with the same size, has the boxes of both entries. The splits are those
-    that the files are called after, or of lists of images, or of folders that are called after a
-    split.
+    Annotations without ``iscrowd``, ``area`` or ``id`` are allowed, because some tools do not write
+    them. Polygons and masks without a ``bbox`` become the box around them. A category without boxes
+    is skipped if another has its name. If a file lists an image twice, with the same name and size,
+    the image has the boxes of both entries. The splits come from the names of the files, from lists
+    of images, or from folders that have the name of a split.
 
     Args:
         source: The folder.
-        classes: The order of the classes, of which those without boxes may be left out, such as
-            Roboflow's category 0; by default all, in the order of the files.
+        classes: The order of the classes. Classes without boxes, such as Roboflow's category 0, may
+            be left out. The default is all classes in the order of the files.
 
     Returns:
         The images that the files name.
 
     Raises:
-        PreparationError: If a file does not fit COCO's format, or lists an image twice with
-            different sizes; or ``classes`` lacks a class.
+        PreparationError: If a file does not have COCO's format, if it lists an image twice with
+            different sizes, or if ``classes`` lacks a class.
     """
     splits = Splits(source)
     images: list[LabeledImage] = []
@@ -130,11 +129,11 @@ def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
 
 
 def refuse_coco(source: SourceFolder) -> str | None:
-    """Why the JSON files of a folder are not those of COCO.
+    """Explains why the JSON files of a folder are not in COCO's format.
 
     Returns:
-        The first file that is not as it should be, and the reason; an empty text if one is as it
-        should be, and None if there are no JSON files.
+        The first wrong file and the reason. An empty text if a file is right. None if there are no
+        JSON files.
     """
     if next(_coco_files(source), None):
         return ''
@@ -150,10 +149,10 @@ def refuse_coco(source: SourceFolder) -> str | None:
 
 
 def _check(path: Path, coco: dict[str, Any]) -> None:
-    """Adds what some tools leave out of a file, and refuses what is wrong in it.
+    """Adds the values that some tools leave out, and refuses wrong content.
 
     Raises:
-        PreparationError: If the file does not fit COCO's format.
+        PreparationError: If the file does not have COCO's format.
     """
     given = coco['annotations'] if isinstance(coco['annotations'], list) else []
     annotations = [item for item in given if isinstance(item, dict)]
@@ -162,7 +161,7 @@ def _check(path: Path, coco: dict[str, Any]) -> None:
             item['id'] = number
     for item in annotations:
         item.setdefault('iscrowd', 0)
-        # Of the box, later.
+        # The area of the box replaces it later.
         item.setdefault('area', 0.0)
         if not item.get('bbox') and (box := _surround(item.get('segmentation'))):
             item['bbox'] = box
@@ -176,7 +175,7 @@ def _check(path: Path, coco: dict[str, Any]) -> None:
 
 
 def _surround(polygons: Any) -> list[float] | None:
-    """The box around polygons, or around a mask in run-length encoding; None if it is neither."""
+    """Returns the box around polygons, or around a mask in run-length encoding. None for others."""
     if isinstance(polygons, dict):
         try:
             height, width = polygons['size']
@@ -198,9 +197,9 @@ def _surround(polygons: Any) -> list[float] | None:
 
 
 def _drop_parents(coco: dict[str, Any]) -> None:
-    """Leaves out categories without boxes that have the name of another.
+    """Leaves out categories without boxes that have the same name as another.
 
-    Roboflow writes a category above the classes, which may be called like the only one of them.
+    Roboflow writes a parent category, which may have the same name as the only class.
     """
     used = {item['category_id'] for item in coco['annotations']}
     kept: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -211,10 +210,10 @@ def _drop_parents(coco: dict[str, Any]) -> None:
 
 
 def _check_repeated(path: Path, items: Sequence[dict[str, Any]]) -> str:
-    """Says which entries of a file are about the same image.
+    """Describes entries of a file for the same image.
 
     Raises:
-        PreparationError: If they do not agree.
+        PreparationError: If their names or sizes differ.
     """
     ids = ' and '.join(str(item['id']) for item in items)
     if len({(item['file_name'], item['width'], item['height']) for item in items}) > 1:
@@ -231,12 +230,12 @@ def _check_repeated(path: Path, items: Sequence[dict[str, Any]]) -> str:
 def _match_images(
     path: Path, coco: dict[str, Any], source: SourceFolder, named: str | None
 ) -> list[Path | None]:
-    """The files of the images of an annotation file; None for those that are not there."""
+    """Returns the files of an annotation file's images. None for those that are missing."""
     names = [item['file_name'] for item in coco['images']]
     files = [source.find(path, name, named) for name in names]
     splits = [source.split_of(file) if file else None for file in files]
     own = named or source.split_of(path)
-    # All splits may lie in one folder, whatever it is called.
+    # All splits may lie in one folder of any name.
     others = set(splits) - {None, own} if own and own in splits else set()
     return [
         file if file and (split not in others or '/' in name) and _is_of_kind(file, name) else None
@@ -245,9 +244,9 @@ def _match_images(
 
 
 def _is_of_kind(image: Path, name: str) -> bool:
-    """Whether the name of an image has its suffix, or none that says something.
+    """Returns whether a name can mean an image by its suffix.
 
-    A mask may be called like a photo.
+    A mask may have the name of a photo with another suffix.
     """
     kinds = [Path(path).suffix.lower().replace('jpeg', 'jpg') for path in (image, name)]
     return kinds[0] == kinds[1] or not {*kinds} <= IMAGE_SUFFIXES
@@ -259,7 +258,7 @@ def _names(coco: dict[str, Any]) -> list[str]:
 
 
 def _coco_files(source: SourceFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The files of a folder; not those of the other kinds that COCO has beside ``instances_*``."""
+    """Yields COCO's files of a folder, without COCO's other kinds beside ``instances_*``."""
     paths = source.with_suffix('.json')
     for path in paths:
         kinds = (kind for kind in _OTHER_KINDS if path.name.startswith(kind))

@@ -1,4 +1,4 @@
-"""The config of a prepared data set."""
+"""Writes the config of a prepared data set."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,16 +85,16 @@ def render_config(
     template: Config,
     num_images: int,
 ) -> str:
-    """Writes a config over the template.
+    """Makes a config that inherits from the template.
 
     Args:
         folder: The folder with the images.
         out: The folder with ``annotations/instances_train.json`` and so on.
-        annotation_format: The format that the folder was read as.
+        annotation_format: The format of the folder's annotations.
         classes: The names of the classes, in the order of the labels.
         anchors: The anchors for this data.
-        has_test: Whether there are test images; otherwise those of the validation are tested.
-        recipe: The network, and how it is trained.
+        has_test: Whether there are test images. Otherwise the validation images are used for tests.
+        recipe: The network and its training.
         template: The template of the recipe.
         num_images: The number of training images with boxes.
 
@@ -141,12 +141,12 @@ def render_config(
 
 
 def _literal(value: Any) -> str:
-    # In a text MMEngine would find things like {{ fileDirname }} to replace.
+    # MMEngine would replace texts such as {{ fileDirname }} in it.
     return repr(value).replace('{', '\\x7b')
 
 
 def _call(part: Mapping[str, Any]) -> str:
-    """A part of a config as configs are written."""
+    """Formats a part of a config."""
     values = (
         f'{key}={_call(value) if isinstance(value, Mapping) else repr(value)}'
         for key, value in part.items()

@@ -1,4 +1,4 @@
-"""Makes annotated images COCO's annotations."""
+"""Converts annotated images to COCO's annotations."""
 
 import os
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ def to_coco(
 
     Args:
         images: The images of a split.
-        files: Their files, which say how large they are.
+        files: Their files with their sizes.
         classes: Names, in the order of the labels.
         folder: The folder that the names of files are relative to.
 
     Returns:
-        The content of an annotation file, and what of the boxes was changed or left out.
+        The content of an annotation file, and findings about boxes that were changed or left out.
     """
     labels = {name: index for index, name in enumerate(classes, 1)}
     coco: dict[str, Any] = dict(
@@ -65,7 +65,7 @@ def to_coco(
                 repeated.append(place)
                 continue
             seen.add(key)
-            # Rounding of relative corners is no mistake.
+            # Small excesses come from the rounding of relative corners.
             if max(abs(a - b) for a, b in zip(ordered, (x1, y1, x2, y2), strict=True)) > 1:
                 clipped.append(place)
             coco['annotations'].append(

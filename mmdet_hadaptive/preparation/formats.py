@@ -1,4 +1,4 @@
-"""The formats of annotations, and which one a folder has."""
+"""Finds the format of a folder's annotations, and reads them."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ _REFUSALS: dict[str, Callable[[SourceFolder], str | None]] = dict(
 
 
 def find_format(source: SourceFolder) -> str:
-    """Says in which format a folder is annotated.
+    """Finds the format of a folder's annotations.
 
     Args:
         source: The folder.
@@ -28,7 +28,7 @@ def find_format(source: SourceFolder) -> str:
         One of :data:`FORMATS`.
 
     Raises:
-        PreparationError: If it is none of them, or more than one.
+        PreparationError: If it has none of them, or several.
     """
     refusals = {name: refuse(source) for name, refuse in _REFUSALS.items()}
     found = [name for name, refusal in refusals.items() if refusal == '']
@@ -56,14 +56,14 @@ def read_folder(
 
     Args:
         source: The folder.
-        annotation_format: One of :data:`FORMATS`; None to find it.
+        annotation_format: One of :data:`FORMATS`. None to find it.
         classes: The classes, as for :func:`~mmdet_hadaptive.preparation.prepare_dataset`.
 
     Returns:
         The format, and the annotated images.
 
     Raises:
-        PreparationError: If the folder has no images or no annotations that can be read.
+        PreparationError: If the folder has no images, or no readable annotations.
     """
     if annotation_format not in (None, *FORMATS):
         raise PreparationError(

@@ -25,14 +25,14 @@ from .recipe import Recipe, Schedule
 from .source import SourceFolder
 from .splitting import ImageFile, divide, read_image_files
 
-# Share of boxes that overlap with an anchor, below which there is a remark.
+# If a smaller share of boxes overlaps with an anchor, a note is printed.
 _FEW = 0.8
 _SPLITS = ('train', 'val', 'test')
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """What was written.
+    """A prepared data set.
 
     Attributes:
         format: The format of the annotations, one of ``FORMATS``.
@@ -41,7 +41,7 @@ class PreparedDataset:
         counts: Images and boxes of each split.
         anchors: The chosen anchors.
         default_anchors: The anchors of the template.
-        schedule: How long the training takes.
+        schedule: The length of the training.
         findings: What was left out, changed or noticed.
     """
 
@@ -65,31 +65,31 @@ def prepare_dataset(
     group_near_duplicates: bool = True,
     recipe: Recipe | None = None,
 ) -> PreparedDataset:
-    """Makes a folder of annotated images a data set that a config trains on.
+    """Makes a data set and its config from a folder of annotated images.
 
-    Writes ``annotations/instances_*.json`` with paths to the images where they are, and a config
-    called as ``out``. The folder is only read. Images are divided as the folder says; if it does
-    not, at random, near-duplicates on one side. Boxes are clipped to the image as it is decoded;
-    what cannot be used is left out and named.
+    It writes ``annotations/instances_*.json`` with the paths of the images, and a config with the
+    name of ``out``. The folder is not changed. The splits come from the folder. If it has none,
+    they are drawn at random, with near-duplicates in the same split. Boxes are clipped to the decoded
+    image. Unusable images and boxes are left out and named.
 
     Args:
         folder: The folder with images and annotations.
-        out: The folder that is written into; must not exist, or be empty.
-        annotation_format: 'voc', 'yolo' or 'coco'; found by itself by default.
-        classes: Order of the classes, for YOLO also their names.
-        val_fraction: Share of validation images, 0 < val_fraction < 1, where the folder names none.
-        seed: Seed of the division.
-        group_near_duplicates: Whether images that look nearly the same are drawn for the same
-            split, and named where the folder puts them into different ones.
-        recipe: The network, and how it is trained; by default that of the template.
+        out: The folder to write to. It must be empty, or not exist.
+        annotation_format: 'voc', 'yolo' or 'coco'. By default it is found automatically.
+        classes: The order of the classes. For YOLO also their names.
+        val_fraction: The share of validation images if the folder names none, in 0..1 (exclusive).
+        seed: The seed for drawing them.
+        group_near_duplicates: Whether near-duplicates are drawn for the same split, and named if
+            the folder has them in different splits.
+        recipe: The network and its training. The default is that of the template.
 
     Returns:
-        What was written.
+        The prepared data set.
 
     Raises:
-        PreparationError: If an argument is out of its limits or the folder cannot be used; then
-            nothing has been written.
-        OSError: If a file cannot be read or written; then nothing is left of what was written.
+        PreparationError: If an argument is out of its limits, or if the folder cannot be used.
+            Then nothing is written.
+        OSError: If a file cannot be read or written. Then nothing remains of the output.
     """
     folder, out = Path(folder), Path(out)
     _check_arguments(folder, out, classes, val_fraction)
@@ -158,7 +158,7 @@ def _refuse_repeated(labeled: LabeledFolder) -> None:
 
 
 def _leave_out_bare_tests(labeled: LabeledFolder) -> None:
-    """Competitions keep the boxes of their test images."""
+    """Leaves the test images out if none has a box, as in competitions."""
     tests = [image for image in labeled.images if image.split == 'test']
     if not any(image.boxes for image in tests):
         labeled.images = [image for image in labeled.images if image.split != 'test']
@@ -170,7 +170,7 @@ def _leave_out_bare_tests(labeled: LabeledFolder) -> None:
 def _read_usable(
     labeled: LabeledFolder,
 ) -> tuple[list[LabeledImage], list[ImageFile], list[Finding]]:
-    """Those of the images that can be read and have the size that their annotation names."""
+    """Returns the readable images that have the size in their annotation."""
     images, files = [], []
     unreadable, deep, huge, resized, unsized = [], [], [], [], []
     for image, file in zip(
@@ -226,7 +226,7 @@ def _convert(
     classes: Sequence[str],
     folder: Path,
 ) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
-    """The content of the annotation file of each split that has images."""
+    """Returns the content of each split's annotation file."""
     cocos, findings = {}, []
     for split in _SPLITS:
         chosen = [i for i, chosen_split in enumerate(splits) if chosen_split == split]
@@ -244,7 +244,7 @@ def _refuse_bare(
     images: Sequence[LabeledImage],
     notes: Sequence[Finding],
 ) -> None:
-    """Refuses training and validation images without a box that counts."""
+    """Refuses training or validation images without any usable box."""
     for split, adjective in (('train', 'training'), ('val', 'validation')):
         coco = cocos[split]
         if count_boxes(coco, labeled.classes):
@@ -272,7 +272,7 @@ def _refuse_bare(
 
 
 def _check(cocos: Mapping[str, dict[str, Any]], classes: Sequence[str], out: Path) -> list[Finding]:
-    """What tools/check_dataset.py would find, but for the image files, which have been read."""
+    """Returns the findings of tools/check_dataset.py, except for images, which were read before."""
     findings: list[Finding] = []
     for split, coco in cocos.items():
         file = _annotation_file(out, split)
@@ -292,7 +292,7 @@ def _check(cocos: Mapping[str, dict[str, Any]], classes: Sequence[str], out: Pat
 def _choose_anchors(
     coco: dict[str, Any], template: Config
 ) -> tuple[Anchors, Anchors, list[Finding]]:
-    """The anchors for the training boxes, those of the template, and what is to be said."""
+    """Returns the anchors for the training boxes, those of the template, and findings."""
     height, width = _input_size(template)
     boxes = _boxes_in_input(coco, height, width)
     generator = template.model.bbox_head.anchor_generator
@@ -316,7 +316,7 @@ def _annotation_file(out: Path, split: str) -> Path:
 
 
 def _write(files: Mapping[Path, str], out: Path) -> None:
-    """Writes all files, or leaves nothing of them."""
+    """Writes all files or none."""
     existed = out.exists()
     try:
         for path, content in files.items():
@@ -331,13 +331,13 @@ def _write(files: Mapping[Path, str], out: Path) -> None:
 
 
 def _input_size(template: Config) -> tuple[int, int]:
-    """Height and width of the template's input."""
+    """Returns height and width of the template's input."""
     resize = next(step for step in template.test_pipeline if step['type'] == 'Resize')
     return resize['scale'][1], resize['scale'][0]
 
 
 def _boxes_in_input(coco: dict[str, Any], height: int, width: int) -> Tensor:
-    """(N, 4): corners of the boxes that are learned, in pixels of the resized image."""
+    """Returns the corners of the boxes to learn, (N, 4), in pixels of the resized image."""
     sizes = {image['id']: (image['width'], image['height']) for image in coco['images']}
     boxes = []
     for item in coco['annotations']:

@@ -1,4 +1,4 @@
-"""How a detector is trained on a data set of a certain size."""
+"""Chooses the training of a detector by the size of the data set."""
 
 import math
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from ..pretraining import distilled_weights
 from .annotations import PreparationError
 
 TEMPLATE = 'mmdet_hadaptive::ssdlite/ssdlite_hadaptive-s-ir_custom.py'
-# What follows from the channels and strides of a network.
+# These settings follow from the channels and strides of a network.
 NECK_KEYS = ('in_channels', 'out_channels', 'level_strides', 'level_paddings')
 _FAMILIES = {'small': 's', 'medium': 'm', 'large': 'l'}
 
-# The recipe was measured with 205 images, each of which is trained on 70 times, in 14 epochs.
+# The recipe was measured with 205 images. Each was used 70 times, in 14 epochs.
 _PASSES = 70
-# Fewer images are repeated in an epoch, so that workers and validations take little of the time.
+# Fewer images are repeated in an epoch, so that starting workers and validations take less time.
 _FEW_IMAGES, _REPEATS, _SHORTEST_EPOCH = 1_000, 5, 100
 _LARGEST_BATCH = 1_000
-# Bounds of the images that are trained on: 1,800 and 30,000 iterations with eight in a batch.
+# The bounds of images in a training: 1,800 and 30,000 iterations with batches of eight.
 _FEWEST, _MOST = 14_400, 240_000
 _VALIDATIONS = 7
 _BATCH_SIZE, _LEARNING_RATE = 8, 2e-3
-# Shares of all iterations: the warm-up, and over how many the weights are averaged.
+# Shares of all iterations: the warm-up, and the average of the weights.
 _WARM_UP, _AVERAGED = 1 / 18, 1 / 3.6
 _SIZE_STEP, _SMALLEST = 64, 128
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a training takes, and what depends on it.
+    """The length of a training, and the settings that depend on it.
 
     Attributes:
         repeats: How often an epoch repeats the images.
@@ -59,13 +59,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained, and how.
+    """A network and its training.
 
     Args:
         arch: The network, one of ``ARCHITECTURES``.
         input_size: The side length of the square input in pixels, a multiple of 64.
-        epochs: The number of epochs; it follows from the number of images if it is None.
-        batch_size: The number of images in a batch, at least 2: the last maps are 1 x 1, and batch
+        epochs: The number of epochs. If it is None, it follows from the number of images.
+        batch_size: The number of images in a batch, at least 2. The last maps are 1 x 1, and batch
             normalisation needs several values.
 
     Raises:
@@ -96,14 +96,14 @@ class Recipe:
             )
 
     def schedule(self, num_images: int) -> Schedule:
-        """Chooses how long to train.
+        """Chooses the length of the training.
 
         Args:
             num_images: The number of training images with boxes, at least 1.
 
         Returns:
-            The schedule. Each image is trained on 70 times, but all together at least 14,400 and
-            at most 240,000 times, in whole epochs, unless ``epochs`` says otherwise.
+            The schedule. The training uses each image 70 times, but at least 14,400 and at most 240,000
+            images in all, in whole epochs. ``epochs`` overrides this.
         """
         repeats = max(
             min(_REPEATS, math.ceil(_FEW_IMAGES / num_images)),
@@ -120,16 +120,15 @@ class Recipe:
             epoch_length=length,
             warm_up=max(1, round(iterations * _WARM_UP)),
             momentum=float(f'{min(0.002, 1 / (iterations * _AVERAGED)):.2g}'),
-            # By the square root, as Adam's steps do not grow with the batch.
+            # The square root, because the size of Adam's steps does not depend on the gradient's.
             learning_rate=float(f'{_LEARNING_RATE * (self.batch_size / _BATCH_SIZE) ** 0.5:.2g}'),
         )
 
     def template(self) -> Config:
-        """Reads the template, with this network and this size of the input.
+        """Reads the template with this network and input size.
 
         Returns:
-            The config. Of what a data set of one's own needs, the model and the pipelines are
-            complete.
+            The config. Its model and pipelines are complete. Data sets and classes are not.
         """
         config = get_config(TEMPLATE)
         model = config.model
@@ -160,7 +159,7 @@ def _coco_config(arch: str) -> str:
 
 
 def _strides(input_size: int, levels: int) -> list[int]:
-    """The distances of the anchors on the maps, which are rounded up at each halving."""
+    """Returns the distances of anchors on the maps, whose sizes are rounded up at each halving."""
     sides = [input_size // 16]
     while len(sides) < levels:
         sides.append(-(-sides[-1] // 2))
