@@ -27,7 +27,8 @@ def share_state(key: str, stamp: str, build: Callable[[], dict[str, Any]]) -> di
     If several processes ask at the same time, the others wait for the first. The files lie in
     ``$XDG_CACHE_HOME/mmdet_hadaptive`` (``~/.cache`` if it is not set). Only the user can read
     them. Each key has one set of files. It is replaced if the stamp has changed, and removed if
-    nobody has asked for it in 30 days. Without a writable folder and locks, each process builds its own.
+    nobody has asked for it in 30 days. Without a writable folder and locks, each process builds its
+    own.
 
     Args:
         key: The name of the state. It must be valid as a file name.

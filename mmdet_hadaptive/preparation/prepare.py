@@ -69,8 +69,8 @@ def prepare_dataset(
 
     It writes ``annotations/instances_*.json`` with the paths of the images, and a config with the
     name of ``out``. The folder is not changed. The splits come from the folder. If it has none,
-    they are drawn at random, with near-duplicates in the same split. Boxes are clipped to the decoded
-    image. Unusable images and boxes are left out and named.
+    they are drawn at random, with near-duplicates in the same split. Boxes are clipped to the
+    decoded image. Unusable images and boxes are left out and named.
 
     Args:
         folder: The folder with images and annotations.

@@ -102,8 +102,8 @@ class Recipe:
             num_images: The number of training images with boxes, at least 1.
 
         Returns:
-            The schedule. The training uses each image 70 times, but at least 14,400 and at most 240,000
-            images in all, in whole epochs. ``epochs`` overrides this.
+            The schedule. The training uses each image 70 times, but at least 14,400 and at most
+            240,000 images in all, in whole epochs. ``epochs`` overrides this.
         """
         repeats = max(
             min(_REPEATS, math.ceil(_FEW_IMAGES / num_images)),

@@ -1,4 +1,4 @@
-"""The files below a folder of images, and which image an annotation is about."""
+"""Finds the files in a folder, and the image of each annotation."""
 
 import codecs
 import os
@@ -18,15 +18,15 @@ from .annotations import PreparationError
 
 _JPEGS = ('.jpg', '.jpeg')
 _IMAGE_FOLDER = re.compile('image|img|photo', re.IGNORECASE)
-# What programs leave beside the files of a user: the Finder and its archives, Synology, Windows.
-# Names with a dot in front are hidden as well: .ipynb_checkpoints, ._photo.jpg, .git, .Trash.
+# Folders that programs create beside the user's files: macOS, Synology, Windows.
+# Names that begin with a dot are hidden, too: .ipynb_checkpoints, ._photo.jpg, .git, .Trash.
 _PROGRAMS_OWN = ('__MACOSX', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
-# Files that cannot be images, so that nobody has to look into them.
+# Files that cannot be images, so that they need not be opened.
 _TEXTS = ('.txt', '.xml', '.json', '.yaml', '.yml', '.csv', '.names', '.data', '.labels', '.md')
-# An image whose name has another suffix has one of these formats; a camera's raw file is a TIFF
-# that holds a thumbnail.
+# An image with another suffix must have one of these formats. TIFF is not among them, because a
+# camera's raw file is a TIFF that holds a thumbnail.
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')
-# Words that say nothing of a split in the name of a folder or a list.
+# Words in the name of a folder or a list that say nothing about a split.
 _FILLERS = re.compile(
     '(?:annotation|image|imageset|img|jpegimage|label|list|name|file|id|set|split|subset)s?'
     '|obj|data|dataset|instances|coco|voc|yolo|autosplit'
@@ -40,16 +40,16 @@ _SPLIT = re.compile(
 
 
 class SourceFolder:
-    """The files below a folder, also in folders that are links; hidden ones are passed over.
+    """The files in a folder and its subfolders, also in linked ones, without hidden files.
 
     Args:
-        root: The folder. A folder that can be reached in several ways is entered once, as itself
-            rather than by a link.
+        root: The folder. If a subfolder can be reached in several ways, it is searched once, not
+            by a link if possible.
 
     Attributes:
         root: The folder.
         files: All files, sorted by path.
-        images: The files that have the suffix of an image.
+        images: The files with the suffix of an image.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -63,7 +63,7 @@ class SourceFolder:
 
     @cached_property
     def unusual(self) -> list[Path]:
-        """Images by their content, whose suffix says nothing of it."""
+        """Images with an unknown suffix, found by their content."""
         known = {*IMAGE_SUFFIXES, *_TEXTS}
         return [p for p in self.files if p.suffix.lower() not in known and _is_image(p)]
 
@@ -73,7 +73,7 @@ class SourceFolder:
 
     @cached_property
     def _others(self) -> dict[str, list[Path]]:
-        """By their stem, the files that are neither images nor texts."""
+        """The files that are neither images nor texts, by their stem."""
         others: dict[str, list[Path]] = defaultdict(list)
         known = {*IMAGE_SUFFIXES, *_TEXTS}
         for path in self.files:
@@ -82,11 +82,11 @@ class SourceFolder:
         return others
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
-        """The files with one of these suffixes, in small letters or capitals."""
+        """Returns the files with one of these suffixes, in small letters or capitals."""
         return [path for path in self.files if path.suffix.lower() in suffixes]
 
     def find_beside(self, annotation: Path) -> Path | None:
-        """The only image of an annotation's name in its own folder; None if there is none."""
+        """Returns the only image in an annotation's folder with its name. None if there is none."""
         beside = [
             path
             for path in self._index.find(annotation.stem)
@@ -98,20 +98,20 @@ class SourceFolder:
     def find_all(
         self, annotation: Path, name: str | None = None, split: str | None = None
     ) -> list[Path]:
-        """The images that a name may mean.
+        """Finds the images that a name may mean.
 
-        Looked for is the whole name, then the name without its suffix, each as it is, then without
-        regard to capitals, percent-encoding and the notation of accents.
+        It looks for the whole name, then for the name without its suffix. Each time it looks for
+        the exact name, then ignores capitals, percent-encoding and the Unicode form of accents.
 
         Args:
             annotation: The file that names the image.
-            name: The name, with or without folders and suffix; by default that of the annotation.
-            split: 'train', 'val' or 'test', if the annotation is about images of one.
+            name: The name, with or without folders and suffix. The default is the annotation's.
+            split: 'train', 'val' or 'test', if the annotation belongs to one.
 
         Returns:
-            Of the images of that name those in a folder of the annotation's split, if there are
-            any; of these those that share most of the folders in their name with it, and of these
-            those that share most folders with the annotation.
+            The images of that name. If some of them are in a folder of the annotation's split, only
+            these. Among them, those that share the most folders with the name. Among them, those
+            that share the most folders with the annotation.
         """
         if name is None:
             name = str(annotation.relative_to(self.root).with_suffix(''))
@@ -135,10 +135,10 @@ class SourceFolder:
     def find(
         self, annotation: Path, name: str | None = None, split: str | None = None
     ) -> Path | None:
-        """The image that a name means; None if there is none, or several.
+        """Finds the image that a name means. None if there is none, or if there are several.
 
-        Masks have the name of their photo. Of several images in :meth:`find_all` the photo is the
-        only one in a folder that is called after images, or the only JPEG.
+        A mask may have the name of its photo. If :meth:`find_all` finds several images, the photo
+        is the only one in a folder with a name such as ``images``, or the only JPEG.
 
         Args:
             annotation: The file that names the image.
@@ -153,18 +153,18 @@ class SourceFolder:
         return found[0] if len(found) == 1 else None
 
     def drop_strangers(self, pairs: Sequence[tuple[PurePath, Path | None]]) -> list[Path | None]:
-        """The images of annotations, without those that belong to annotations in other folders.
+        """Returns the images of annotations, without those of annotations in other folders.
 
-        If annotations in several folders have the same name, a name alone does not say which image
-        is meant, and that image may not be there. Then an image belongs to the annotations whose
-        folder is the nearest, see :meth:`nearness`.
+        If annotations in several folders have the same name, the name alone does not identify an
+        image, and the image may be missing. Then an image belongs to the annotations in the nearest
+        folder, see :meth:`nearness`.
 
         Args:
             pairs: For each annotation its place relative to the root (its own, or the one that it
-                names), and the image of its name; None if there is none.
+                names), and the image of its name. None if there is no image.
 
         Returns:
-            The image of each annotation; None if it has none, or that of another.
+            The image of each annotation. None if it has none, or if the image belongs to another.
         """
         folders: dict[str, set[PurePath]] = defaultdict(set)
         for place, _ in pairs:
@@ -183,22 +183,22 @@ class SourceFolder:
         ]
 
     def nearness(self, place: PurePath, image: Path) -> tuple[int, int]:
-        """How near an image is to the place of an annotation; the larger, the nearer.
+        """Rates how near an image is to the place of an annotation. Larger values are nearer.
 
         Args:
             place: The place, relative to the root.
             image: The image.
 
         Returns:
-            How many names of folders they share, apart from names such as ``images`` and
-            ``labels``, and the number of all names in the place, as a negative number.
+            The number of folder names that they share, without names such as ``images`` and
+            ``labels``, and the number of all names in the place, negated.
         """
         shared = _words(place.parent) & _words(image.relative_to(self.root).parent)
         telling = [word for word in shared if not _FILLERS.fullmatch(word)]
         return len(telling), -len(place.parts)
 
     def is_elsewhere(self, place: PurePath, image: Path, count: int) -> bool:
-        """Whether as many folders of an image and of an annotation's place have other names.
+        """Returns whether so many folders of an image and of an annotation's place differ.
 
         Args:
             place: The place of the annotation, relative to the root, or the one that it names.
@@ -209,27 +209,27 @@ class SourceFolder:
         return min(len(one - other), len(other - one)) >= count
 
     def find_unread(self, name: str) -> Path | None:
-        """A file of that name, without its suffix, that is neither a text nor an image we read."""
+        """Returns a file of that name in a format that cannot be read, such as HEIC."""
         name = PurePosixPath(name.replace('\\', '/')).name
         others = self._others.get(name) or self._others.get(PurePosixPath(name).stem) or [None]
         return others[0]
 
     def split_of(self, path: Path) -> str | None:
-        """The split that a folder on the way to a file names, such as ``train2017``."""
+        """Returns the split that a folder in the path of a file names, such as ``train2017``."""
         return split_from_words(path.relative_to(self.root).parts[:-1])
 
     def are_apart(self, one: Path, other: Path) -> bool:
-        """Whether the folders of both files name a split, and not the same."""
+        """Returns whether the folders of two files name different splits."""
         return len({self.split_of(one), self.split_of(other)} - {None}) > 1
 
     def describe_suffixes(self) -> str:
-        """The most frequent suffixes of the files, as '8 .heic, 2 .txt'."""
+        """Returns the most frequent suffixes of the files, such as '8 .heic, 2 .txt'."""
         counts = Counter(path.suffix or path.name for path in self.files)
         return ', '.join(f'{count} {suffix}' for suffix, count in counts.most_common(4))
 
 
 class _Index:
-    """Images by their names, with and without the suffix."""
+    """The images by their names, with and without the suffix."""
 
     def __init__(self, images: Iterable[Path]) -> None:
         self._exact: dict[str, list[Path]] = defaultdict(list)
@@ -249,10 +249,10 @@ class _Index:
 
 
 def split_from_words(names: Iterable[str]) -> str | None:
-    """The split that one of the names stands for; None if none does.
+    """Returns the split that one of the names means. None if there is none.
 
-    A name stands for a split if that is its first word, as in ``train2017`` or ``Validation``, or
-    the only word that says something, as in ``obj_train_data``.
+    A name means a split if the split is its first word, as in ``train2017`` or ``Validation``, or
+    the only word with a meaning, as in ``obj_train_data``.
     """
     for name in names:
         words = re.findall('[a-z]+', name.lower())
@@ -265,15 +265,15 @@ def split_from_words(names: Iterable[str]) -> str | None:
 
 
 def plain_name(name: str) -> str:
-    """The path of an image without what tools put into it.
+    """Returns the path of an image without the additions of tools.
 
-    Some write paths of Windows, others the query of a server for local files.
+    Some tools write Windows paths. Others write the query of a server for local files.
     """
     return name.replace('\\', '/').rpartition('?d=')[2]
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+    """Reads a text in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises:
         PreparationError: If it has another encoding.
@@ -303,7 +303,7 @@ def _walk(root: Path) -> Iterable[Path]:
             seen.add(real)
             folders[:] = [name for name in folders if not _is_hidden(name)]
             yield from (Path(place, name) for name in names if not _is_hidden(name))
-            # os.walk passes over links; they are entered after all other folders.
+            # os.walk skips links. They are searched after all other folders.
             waiting += [
                 Path(place, name) for name in sorted(folders) if Path(place, name).is_symlink()
             ]
@@ -327,13 +327,13 @@ def _fold(name: str) -> str:
 
 @cache
 def _words(folder: PurePath) -> frozenset[str]:
-    """The names of the folders on a path, and the split that one of them stands for."""
+    """Returns the names of the folders in a path, and the split that one of them means."""
     split = split_from_words(folder.parts)
     return frozenset({_fold(part) for part in folder.parts} | ({split} if split else set()))
 
 
 def _count_same(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many parts are the same before the first that is not."""
+    """Returns the number of equal parts at the beginning."""
     count = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

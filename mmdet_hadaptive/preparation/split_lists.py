@@ -1,4 +1,4 @@
-"""Which images a folder's lists and descriptions put into which split."""
+"""Finds the splits of images in a folder's lists and descriptions."""
 
 import os
 import re
@@ -12,27 +12,27 @@ from .annotations import PreparationError
 from .source import SourceFolder, read_text, split_from_words
 
 _LISTS = ('.txt', '.lst', '.csv')
-# What may follow the name of an image in a line: flags, classes, boxes.
+# These may follow the name of an image in a line: flags, classes, boxes.
 _LAST_WORD = re.compile(r'\s+\S*$|[,;].*$')
 _QUOTES = '"\''
 
 
 class Splits:
-    """The splits of images that are named in lists, or in folders that a description names.
+    """The splits of images, by lists, or by folders that a description names.
 
-    A list is a text file that is called after a split, such as ``Train.txt``, ``val_list.txt`` or
-    ``ImageSets/Main/trainval.txt``, or whatever name a description gives. Each of its lines names
-    an image, with or without folders and suffix, perhaps followed by other words.
+    A list is a text file with the name of a split, such as ``Train.txt``, ``val_list.txt`` or
+    ``ImageSets/Main/trainval.txt``, or a file that a description names. Each line names an image,
+    with or without folders and suffix. Other words may follow.
 
     Args:
         source: The folder.
-        places: For 'train', 'val' and 'test' the lists and folders that a description names.
+        places: The lists and folders that a description names for 'train', 'val' and 'test'.
         described_in: The description.
-        base: The folder that the description says they are in.
+        base: The base folder in the description.
 
     Attributes:
-        findings: What was noticed.
-        lost_lists: The first line of each list of which no line fits an image.
+        findings: The findings.
+        lost_lists: For each list without any matching image, its first line.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Splits:
             if path.resolve() in self._read:
                 continue
             images = self._read_list(path, split)
-            # trainval has the images of val as well; those are no contradiction.
+            # trainval contains the images of val. This is no contradiction.
             (rest if 'trainval' in path.stem.lower() else listed[split]).update(images)
         self._splits = dict.fromkeys(rest, 'train') | self._settle(listed) | self._settle(described)
         self.findings += [
@@ -72,7 +72,7 @@ class Splits:
         ]
 
     def find(self, image: Path) -> str | None:
-        """The split of an image: of the lists, or of a folder that is called after one."""
+        """Returns the split of an image, by the lists, or by a folder with the name of a split."""
         return self._splits.get(image) or self._source.split_of(image)
 
     def _read_list(self, path: Path, split: str) -> set[Path]:
@@ -91,7 +91,7 @@ class Splits:
                 continue
             found = self._find_line(path, text, split)
             images.update(found)
-            # The first line of a table says what its columns are.
+            # The first line of a table has the names of its columns.
             if not found and not (is_first and path.suffix.lower() == '.csv'):
                 missing.append(f'{path}:{number}: {text}')
             is_first = False
@@ -101,7 +101,7 @@ class Splits:
         return images
 
     def _find_line(self, path: Path, text: str, split: str) -> list[Path]:
-        """The images that a line names: the whole of it, or without the last words."""
+        """Returns the images that a line names, with or without its last words."""
         while text:
             found = self._source.find_all(path, text.strip(_QUOTES), split)
             if found:
@@ -113,7 +113,7 @@ class Splits:
     def _read_places(
         self, places: Mapping[str, Sequence[str]], described_in: Path | None, base: str
     ) -> dict[str, set[Path]]:
-        """The images of the lists and folders that a description names."""
+        """Returns the images of the lists and folders that a description names."""
         named: dict[str, set[Path]] = defaultdict(set)
         folders: dict[Path, list[str]] = defaultdict(list)
         for split, names in places.items():
@@ -133,15 +133,15 @@ class Splits:
         return named
 
     def _find_place(self, name: str, described_in: Path, split: str) -> Path | None:
-        """Where a list or folder is, although a description may name it from elsewhere.
+        """Finds a list or folder, even if the description's path starts elsewhere.
 
-        Roboflow writes ``../train/images`` for ``train/images``, Darknet ``data/train.txt`` for
-        ``train.txt``, and others the paths of another machine.
+        Roboflow writes ``../train/images`` for ``train/images``. Darknet writes ``data/train.txt``
+        for ``train.txt``. Others write the paths of another machine.
         """
         parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.')]
         for start in range(len(parts)):
             rest = parts[start:]
-            # A part of the path alone could be anything, unless it names the split.
+            # A part of the path is only used if it names the split.
             if start and split_from_words(Path(part).stem for part in rest) != split:
                 continue
             for root in (described_in.parent, self._source.root):
@@ -151,7 +151,7 @@ class Splits:
         return None
 
     def _settle(self, named: dict[str, set[Path]]) -> dict[Path, str]:
-        """One split for each image; an image that is evaluated on is not trained on."""
+        """Chooses a split for each image. Validation and test images are not trained on."""
         for one, other in combinations(('train', 'val', 'test'), 2):
             images = named.get(other)
             if images and images == named.get(one):
@@ -175,10 +175,10 @@ class Splits:
 
 
 def find_lists(source: SourceFolder) -> Iterator[tuple[Path, str]]:
-    """The text files that are called after a split, and the split.
+    """Yields the text files with the name of a split, and the split.
 
-    A file beside an image of its name is the annotation of that, and so are files in ``labels``.
-    Pascal VOC has lists of its own for other tasks than detection.
+    A file beside an image of its name is that image's annotation. Files in ``labels`` are
+    annotations, too. Pascal VOC has other lists for other tasks than detection.
     """
     lists = [
         (path, split)

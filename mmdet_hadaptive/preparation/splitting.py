@@ -1,4 +1,4 @@
-"""Reads images, and divides them into training and validation images."""
+"""Reads images, and splits them into training and validation images."""
 
 import random
 from collections import Counter, defaultdict
@@ -18,26 +18,27 @@ from ..datasets.decoding import DeepImageError, decode_image
 from ..datasets.findings import Finding, note
 from .annotations import LabeledFolder, LabeledImage, PreparationError
 
-# Bits of a fingerprint that may differ between near-duplicates; they lie in one of four words, so
-# that at least one word of two near-duplicates is the same.
+# So many bits of a fingerprint may differ between near-duplicates. A fingerprint has four words, so
+# at least one word of two near-duplicates is equal.
 _MAX_DISTANCE = 3
 _WORDS = 4
-# With so many groups that share a word an image is compared: near-duplicates follow each other.
+# An image is compared with so many groups that share a word. Near-duplicates often follow each
+# other.
 _COMPARED = 64
-# Parts that a group is cut into, for one share of validation images.
+# A group is cut into so many parts for each share of validation images.
 _PARTS = 4
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image as training reads it.
+    """An image as the training reads it.
 
     Attributes:
-        size: Width and height in pixels, turned as its EXIF data says; None if it is unreadable.
-        fingerprint: 64 bits, of which near-duplicates share nearly all.
-        error: Why it is unreadable.
-        is_deep: Whether that is because of more than 8 bits a channel.
-        is_huge: Whether that is because of more pixels than ``MAX_PIXELS``.
+        size: Width and height in pixels, after the rotation by EXIF data. None if it is unreadable.
+        fingerprint: 64 bits. Those of near-duplicates are almost equal.
+        error: The reason why it is unreadable.
+        is_deep: Whether it is unreadable because it has more than 8 bits per channel.
+        is_huge: Whether it is unreadable because it has more pixels than ``MAX_PIXELS``.
     """
 
     size: tuple[int, int] | None
@@ -54,7 +55,7 @@ def read_image_files(paths: Sequence[Path]) -> list[ImageFile]:
         paths: The image files.
 
     Returns:
-        One for each path.
+        A result for each path.
     """
     with ThreadPoolExecutor() as pool:
         return list(
@@ -63,18 +64,18 @@ def read_image_files(paths: Sequence[Path]) -> list[ImageFile]:
 
 
 def group_near_duplicates(fingerprints: Sequence[int]) -> list[list[int]]:
-    """Groups images whose fingerprints differ by at most three bits from that of the first.
+    """Groups images whose fingerprints differ from that of the first by at most three bits.
 
-    An image joins the group whose first image is nearest. Groups are not joined by steps from image
-    to image, as connected components would be: a chain of them leads to any picture of a camera.
-    The time rises with the number of images: of the groups that share a word with an image only the
-    latest are compared with it.
+    An image joins the group whose first image is nearest. These are not connected components: a
+    chain of small steps would join all pictures of a camera. The time is proportional to the number
+    of images, because an image is compared only with the latest groups that share a word with it.
 
     Args:
         fingerprints: The fingerprint of each image (:class:`ImageFile`).
 
     Returns:
-        Groups of indices, each in rising order, by their first.
+        Groups of indices. Each is in rising order. The groups are in the order of their first
+        index.
     """
     groups: dict[int, list[int]] = {}
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -97,15 +98,15 @@ def group_near_duplicates(fingerprints: Sequence[int]) -> list[list[int]]:
 def cut_large_groups(
     groups: Sequence[Sequence[int]], val_fraction: float
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Cuts groups that are larger than the validation set, such as those of a fixed camera.
+    """Cuts groups that are larger than the validation set, for example of a fixed camera.
 
     Args:
         groups: Indices of images that look nearly the same.
-        val_fraction: Share of validation images.
+        val_fraction: The share of validation images.
 
     Returns:
-        The groups, and those of them that have been cut into runs of consecutive images; groups of
-        one or two images stay whole.
+        The groups, and those that were cut into runs of consecutive images. Groups of one or two
+        images are not cut.
     """
     share = val_fraction * sum(map(len, groups))
     result, cut = [], []
@@ -125,10 +126,11 @@ def split_groups(groups: Sequence[Sequence[int]], val_fraction: float, seed: int
     Args:
         groups: Indices of images that belong together.
         val_fraction: The share of images to choose, in 0..1.
-        seed: Seed of the order in which groups are tried.
+        seed: The seed for the order in which groups are tried.
 
     Returns:
-        The indices of the chosen images: at most the share, of two groups or more at least one.
+        The indices of the chosen images: at most the share, but at least one if there are two
+        groups.
     """
     total = sum(map(len, groups))
     chosen: set[int] = set()
@@ -150,22 +152,22 @@ def divide(
     seed: int,
     together: bool,
 ) -> tuple[list[str], list[Finding]]:
-    """Gives each image a split: what the folder says, or drawn at random.
+    """Gives each image a split, by the folder, or at random.
 
     Args:
-        images: The images that can be used.
+        images: The usable images.
         files: Their files.
-        labeled: The folder.
-        val_fraction: Share of validation images to draw.
-        seed: Seed of the drawing.
-        together: Whether near-duplicates are looked for, and drawn for the same split.
+        labeled: The annotations of the folder.
+        val_fraction: The share of validation images to draw.
+        seed: The seed for drawing them.
+        together: Whether near-duplicates are drawn for the same split.
 
     Returns:
-        'train', 'val' or 'test' for each image, and what was noticed.
+        'train', 'val' or 'test' for each image, and findings.
 
     Raises:
-        PreparationError: If there are no training images, or none for validation can be drawn; or
-            if lists of images are there, and none of their lines fits an image.
+        PreparationError: If there are no training images, if no validation images can be drawn, or
+            if there are lists of images without any matching image.
     """
     groups = (
         group_near_duplicates([file.fingerprint for file in files])
@@ -206,11 +208,11 @@ def divide(
 
 
 def _complete_splits(images: Sequence[LabeledImage]) -> tuple[list[str], list[Finding]]:
-    """The splits of all images as far as the folder names validation or test images."""
+    """Returns the splits of all images, if the folder names validation or test images."""
     splits = [image.split for image in images]
     named = Counter(splits)
     findings: list[Finding] = []
-    # If it names training images only, the others are those that are not trained on.
+    # If it names training images only, the others are the validation images.
     rest = 'val' if named['train'] and not named['val'] and not named['test'] else 'train'
     if named.keys() - {None}:
         findings += note(
@@ -249,10 +251,10 @@ def _read(path: Path) -> ImageFile:
         return ImageFile(None, error=str(error), is_deep=True)
     except Image.DecompressionBombError as error:
         return ImageFile(None, error=str(error), is_huge=True)
-    # Damaged files make decoders raise almost anything.
+    # Decoders raise errors of almost any type for damaged files.
     except Exception as error:
         return ImageFile(None, error=describe_error(error))
-    # Whether each of 8 x 8 areas is brighter than its right neighbour (difference hash).
+    # A difference hash: is each of 8 x 8 areas brighter than its right neighbour?
     small = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), (9, 8), None, 0, 0, cv2.INTER_AREA)
     bits = np.packbits(small[:, 1:] > small[:, :-1])
     return ImageFile(pixels.shape[1::-1], int.from_bytes(bits.tobytes(), 'big'))

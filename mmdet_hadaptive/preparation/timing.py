@@ -1,4 +1,4 @@
-"""How long a training takes on this machine."""
+"""Measures the time of a training on this machine."""
 
 import time
 from itertools import chain, islice, repeat
@@ -21,10 +21,10 @@ def measure_iteration(config: Config) -> float:
         config: The config of a training.
 
     Returns:
-        The seconds of an iteration, the loading of its images included.
+        The seconds of an iteration, including the loading of images.
 
     Raises:
-        ValueError: If the training images are fewer than a batch.
+        ValueError: If there are fewer training images than a batch has.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).to(get_device()).train()

@@ -17,7 +17,7 @@ from .annotations import (
 from .source import SourceFolder
 from .split_lists import Splits
 
-# The last two: of encodings that the parser does not know.
+# The parser does not know some encodings, and raises the last two errors for them.
 _NO_XML = (ElementTree.ParseError, OSError, ValueError, LookupError)
 _ENCODING = re.compile(rb'\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.-]+)')
 _TRUE = ('1', 'true', 'yes')
@@ -26,18 +26,19 @@ _TRUE = ('1', 'true', 'yes')
 def read_voc(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
     """Reads one XML file per image, as LabelImg, CVAT and Pascal VOC write them.
 
-    Corners are taken as they are; Pascal VOC itself counts pixels from 1, most tools from 0. An
-    object that is marked as difficult is ignored. The splits are those of lists of images, as in
-    ``ImageSets/Main``, or of folders that are called after a split. The image is the one that is
-    called as the XML file: of several (masks may be), the one beside it, or the one with the suffix
-    of its ``filename``. If there is none, it is the one that ``filename`` names.
+    Corners are not changed: Pascal VOC itself counts pixels from 1, most tools from 0. Objects that
+    are marked as difficult are ignored. The splits come from lists of images, as in
+    ``ImageSets/Main``, or from folders with the name of a split. The image has the name of the XML
+    file. If several images (such as masks) share a name, the one beside the XML file is used, or
+    the one with the suffix of its ``filename``. If no image has that name, the one that
+    ``filename`` names is used.
 
     Args:
         source: The folder.
-        classes: The order of the classes; by default that of the alphabet.
+        classes: The order of the classes. The default is alphabetical.
 
     Returns:
-        The images with an annotation.
+        The images with annotations.
 
     Raises:
         PreparationError: If ``classes`` lacks a class.
@@ -111,11 +112,11 @@ def read_voc(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder
 
 
 def refuse_voc(source: SourceFolder) -> str | None:
-    """Why the XML files of a folder are not those of Pascal VOC.
+    """Explains why the XML files of a folder are not in Pascal VOC's format.
 
     Returns:
-        The first file that is not as it should be, and the reason; an empty text if one is as it
-        should be, and None if there are no XML files.
+        The first wrong file and the reason. An empty text if a file is right. None if there are no
+        XML files.
     """
     reason = None
     for path in source.with_suffix('.xml'):
@@ -134,22 +135,22 @@ def _parse(path: Path) -> ElementTree.Element:
     content = path.read_bytes()
     try:
         return ElementTree.fromstring(content)
-    # Of encodings with several bytes for a character, that the parser does not know.
+    # The parser does not know encodings with several bytes per character.
     except ValueError:
         encoding = _ENCODING.match(content)
         if encoding is None:
             raise
         name = encoding[1].decode().lower()
-        # Its newest form has all characters of the others, and files say GB2312 for any.
+        # GB18030 contains the characters of GB2312 and GBK. Files often name the wrong one.
         name = 'gb18030' if name in ('gb2312', 'gbk') else name
         return ElementTree.fromstring(content.decode(name))
 
 
 def _find_image(source: SourceFolder, path: Path, name: str) -> tuple[Path | None, str]:
-    """The image of an annotation file, and what is to be said about it."""
+    """Returns the image of an annotation file, and a remark about it."""
     own = path.relative_to(source.root).with_suffix('')
     suffix = Path(name.replace('\\', '/')).suffix
-    # The suffix may be of before a conversion: what is beside the file needs none.
+    # The suffix may be that before a conversion. The image beside the file is used anyway.
     image = source.find_beside(path) or source.find(path, f'{own}{suffix}')
     named = source.find(path, name) if name else None
     if image is None:

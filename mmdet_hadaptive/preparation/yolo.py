@@ -21,13 +21,13 @@ from .source import SourceFolder, read_text, split_from_words
 from .split_lists import Splits, find_lists
 
 _CLASS_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
-# What polygons reach to, in parts of the image; flags of keypoints are 2.
+# Corners of polygons are at most this large, in parts of the image. Flags of keypoints are 2.
 _FARTHEST = 1.5
 
 
 @dataclass
 class _Description:
-    """What a YAML file, or Darknet's ``obj.data``, says about a data set."""
+    """A data set's description in a YAML file, or in Darknet's ``obj.data``."""
 
     path: Path
     names: list | dict | None = None
@@ -38,24 +38,23 @@ class _Description:
 
 
 def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
-    """Reads one text file per image, of lines ``class x y width height`` in parts of the image.
+    """Reads one text file per image, with lines ``class x y width height`` in parts of the image.
 
-    Polygons become the box around them, and keypoints, which the YAML file names by
-    ``kpt_shape``, are passed over. The names of the classes are those of a YAML file
-    with ``names``, or the lines of ``classes.txt``, ``labels.txt``, ``_darknet.labels`` or a file
-    with the suffix ``.names``. An image without a text file has no boxes. The splits are those of
-    the YAML file or of ``obj.data``, which name folders or lists of images, or of lists and folders
-    that are called after a split.
+    Polygons become the box around them. Keypoints, if the YAML file has ``kpt_shape``, are skipped.
+    The names of the classes come from ``names`` in a YAML file, or from the lines of
+    ``classes.txt``, ``labels.txt``, ``_darknet.labels`` or a file with the suffix ``.names``. An
+    image without a text file has no boxes. The splits come from the YAML file or ``obj.data``,
+    which name folders or lists of images, or from lists and folders with the name of a split.
 
     Args:
         source: The folder.
-        classes: Names of the classes 0, 1, ..., in place of those in the folder.
+        classes: The names of the classes 0, 1, ... They replace those in the folder.
 
     Returns:
-        All images; without masks, which have the names of photos.
+        All images, without masks that have the name of a photo.
 
     Raises:
-        PreparationError: If the names or the numbers of the classes are not known.
+        PreparationError: If the names or the numbers of the classes are unknown.
     """
     descriptions, not_read = _read_descriptions(source)
     names = list(classes) or _read_classes(source, descriptions, not_read)
@@ -117,11 +116,11 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
 
 
 def refuse_yolo(source: SourceFolder) -> str | None:
-    """Why the text files of a folder are not those of YOLO.
+    """Explains why the text files of a folder are not in YOLO's format.
 
     Returns:
-        The first line of an image's text file that is not as it should be, and the reason; an
-        empty text if one is as it should be, and None if no text file belongs to an image.
+        The first wrong line in an image's text file and the reason. An empty text if a line is
+        right. None if no text file belongs to an image.
     """
     labels = [label for found in _pair(source)[0].values() for label in found]
     reason = f'all {len(labels)} text files of images are empty' if labels else None
@@ -139,9 +138,9 @@ def refuse_yolo(source: SourceFolder) -> str | None:
 
 
 def _pair(source: SourceFolder) -> tuple[dict[Path, list[Path]], list[str]]:
-    """The text file of each image that has one, and the text files in YOLO's format without.
+    """Returns the text files of each image, and text files in YOLO's format without an image.
 
-    An image has several text files if none of them is called more like it, or nearer to it.
+    An image has several text files if their names and places fit it equally well.
     """
     lists = {path for path, _ in find_lists(source)}
     images: dict[Path, Path | None] = {}
@@ -183,9 +182,9 @@ def _pair(source: SourceFolder) -> tuple[dict[Path, list[Path]], list[str]]:
 
 
 def _find_masks(source: SourceFolder, labels: dict[Path, list[Path]]) -> set[Path]:
-    """Images that have no text file, and share the name of one that has.
+    """Returns images without a text file that share the name of an image with one.
 
-    In a folder with text files such an image is one without objects, unless the other is beside it.
+    In a folder with text files, such an image has no objects, unless the other one is beside it.
     """
     folders = {image.parent for image in labels}
     twins: dict[str, list[Path]] = defaultdict(list)
@@ -212,7 +211,7 @@ def _is_yolo(numbered: tuple[int, str]) -> bool:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not empty, with their numbers."""
+    """Yields the lines that are not empty, with their numbers."""
     try:
         text = read_text(path)
     except PreparationError:
@@ -225,10 +224,10 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _parse_line(
     line: str, has_keypoints: bool, names: Sequence[str]
 ) -> tuple[int, tuple[float, float, float, float]]:
-    """Class and corners of a line.
+    """Reads class and corners from a line.
 
     Raises:
-        ValueError: If it is not as it should be; names the reason.
+        ValueError: If the line is wrong. It names the reason.
     """
     words = line.split()
     shown = repr(line if len(line) <= 60 else f'{line[:60]}...')
@@ -267,17 +266,17 @@ def _parse_line(
 
 
 def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[str]]:
-    """The descriptions of data sets, by path, and YAML files that cannot be read."""
+    """Returns the descriptions of data sets by path, and YAML files that cannot be read."""
     found, not_read = [], []
     for path in source.with_suffix('.yaml', '.yml'):
         try:
             content = yaml.safe_load(read_text(path))
-        # A date that does not exist is a ValueError.
+        # PyYAML raises a ValueError for a date that does not exist.
         except (yaml.YAMLError, ValueError) as error:
             not_read.append(' '.join(f'{path}: {error}'.split()))
             continue
         names = content.get('names') if isinstance(content, dict) else None
-        # Other programs have YAML files, too.
+        # The YAML file may belong to another program.
         if not isinstance(names, (list, dict)):
             continue
         if any(isinstance(name, (list, dict)) for name in _values(names)) or (
@@ -298,7 +297,7 @@ def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[s
             )
         )
     for path in source.with_suffix('.data'):
-        # Darknet's file: a line is "valid = data/valid.txt".
+        # A line of Darknet's file is "valid = data/valid.txt".
         pairs = [line.partition('=')[::2] for _, line in _read_lines(path)]
         places = {
             split: [place.strip()] for key, place in pairs if (split := split_from_words([key]))
@@ -309,7 +308,7 @@ def _read_descriptions(source: SourceFolder) -> tuple[list[_Description], list[s
 
 
 def _name_places(place: object) -> list[str]:
-    """The folders and lists of a split; what is none, such as 0.8, is not there as a folder."""
+    """Returns the folders and lists of a split. Other values, such as 0.8, match no folder."""
     return [*map(str, place)] if isinstance(place, (list, tuple)) else [str(place)]
 
 
@@ -343,7 +342,7 @@ def _named_classes(path: Path, names: list | dict, count: object) -> list[str]:
 def _read_classes(
     source: SourceFolder, descriptions: Sequence[_Description], not_read: Sequence[str]
 ) -> list[str]:
-    """The longest list of classes of a folder, that all others are the beginnings of."""
+    """Returns the longest list of a folder's classes. All others must be its beginning."""
     lists = {
         item.path: _named_classes(item.path, item.names, item.count)
         for item in descriptions
