@@ -1,4 +1,4 @@
-"""Detectors as files for other runtimes: checked against PyTorch, quantised, and evaluated."""
+"""Exports detectors to other runtimes: compared with PyTorch, quantised, and evaluated."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ if _missing:
 for _name in _PACKAGES:
     try:
         import_module(_name)
-    except Exception as error:  # what fails in a library has any type
+    except Exception as error:  # libraries raise errors of any type
         raise ImportError(
             f'{_name} is installed but cannot be imported ({describe_error(error)}): install it '
             f'again with pip install --force-reinstall {_name}'

@@ -1,4 +1,4 @@
-"""Compares exported detectors with each other: accuracy, time and size."""
+"""Compares the accuracy, time and size of exported detectors."""
 
 import copy
 import multiprocessing
@@ -27,14 +27,15 @@ from .preprocessing import set_input_size
 
 @dataclass(frozen=True)
 class ExportedCosts:
-    """What an exported detector achieves and takes.
+    """The accuracy, time and size of an exported detector.
 
     Attributes:
-        file: The name of the file, as it was given.
+        file: The file, as it was given.
         format: The format of the file.
         map: COCO's mAP on the config's test data, 0 to 1.
-        milliseconds: Median time for one prepared image, suppression of overlaps included.
-        ratio: To the first file, in the same round: first quartile, median, third quartile.
+        milliseconds: The median time for one preprocessed image, including non-maximum suppression.
+        ratio: The time divided by the first file's in the same round: first quartile, median, third
+            quartile.
         megabytes: The size of all its files, in 10**6 bytes.
     """
 
@@ -56,23 +57,23 @@ def benchmark_exported(
 ) -> list[ExportedCosts]:
     """Evaluates exported detectors and times them in turn, on the first of the test images.
 
-    Each is timed in a process of its own, and evaluated in another: runtimes have threads, of which
-    those of one may disturb or end another.
+    Each is timed in one process and evaluated in another, because the threads of one runtime may
+    disturb or crash another.
 
     Args:
-        config: The config that they were exported with, whose evaluator finds COCO's mAP.
+        config: The config that they were exported with. Its evaluator must give COCO's mAP.
         files: The models, as :func:`hadaptive_runtime.load_exported` takes them.
-        work_dir: Gets MMEngine's logs.
-        threads: How many compute; ExecuTorch takes as many as there are cores.
-        rounds: Timed images of each.
+        work_dir: The folder of MMEngine's logs.
+        threads: The number of threads. ExecuTorch uses all cores.
+        rounds: The number of timed images for each file.
         cpu_time: Whether the times are CPU times, see
             :func:`~hadaptive_runtime.timing.time_in_turn`.
 
     Returns:
-        One entry for each file, in their order.
+        One entry for each file, in the same order.
 
     Raises:
-        ExportError: If one of them cannot be evaluated, or a process ends on its own.
+        ExportError: If a file cannot be evaluated, or if a process ends unexpectedly.
         OSError: If a file cannot be read.
         ValueError: If ``rounds`` is below 1.
     """
@@ -117,12 +118,12 @@ def benchmark_exported(
 
 
 def _evaluate_in_process(config: Config, file: Path, work_dir: Path, threads: int) -> Any:
-    # Forked processes would have the memory of this one's threads, and not the threads.
+    # Forked processes would copy the locks of this process's threads without the threads.
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_evaluate, args=(config, file, work_dir, threads, sender))
     process.start()
-    # Of this end a copy is left in the process, so that its death ends the waiting.
+    # Only the process keeps this end open, so that its death ends the waiting.
     sender.close()
     try:
         answer = receiver.recv()
@@ -148,5 +149,5 @@ def _evaluate(config: Config, file: Path, work_dir: Path, threads: int, sender: 
     try:
         sender.send(evaluate_exported(config, file, work_dir))
     except (ExportError, OSError) as error:
-        # As they are described to users; their causes belong to libraries, and need not be sent.
+        # Only the messages are sent, because the causes belong to libraries.
         sender.send(type(error)(str(error)))

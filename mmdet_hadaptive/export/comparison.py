@@ -1,4 +1,4 @@
-"""Whether an exported model and the detector agree."""
+"""Compares an exported model with the detector."""
 
 from collections.abc import Sequence
 
@@ -28,10 +28,10 @@ def run_detector(
         outputs: One of :data:`OUTPUTS`.
         preprocessing: The config's.
         images: Each (H, W, 3), uint8, BGR, after the test pipeline.
-        factors: The two by which the pipeline resized width and height of all of them.
+        factors: The factors by which the pipeline resized width and height, equal for all images.
 
     Returns:
-        For 'detections' those of each image, in pixels of the input; else the outputs.
+        For 'detections' the detections of each image, in pixels of the input. Else the outputs.
     """
     planes = [torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))) for x in images]
     with torch.no_grad():
@@ -66,17 +66,17 @@ def compare_outputs(
     Args:
         expected: The detections of :func:`run_detector`.
         actual: The detections of the exported model in the same images.
-        image: Named in errors.
-        tolerance: The largest difference that is accepted. None accepts every difference, and
-            also that nothing is detected.
-        runtime: What ran the exported model, named in errors.
+        image: The name of the image for errors.
+        tolerance: The largest accepted difference. None accepts every difference, and also images
+            without detections.
+        runtime: The name of the runtime for errors.
 
     Returns:
-        The largest absolute difference. Of detections, between one and the nearest of the same
-        class on the other side, in pixels or score.
+        The largest absolute difference. For detections, this is the distance to the nearest
+        detection of the same class from the other runtime, in pixels or score.
 
     Raises:
-        ExportError: If they differ, or nothing is detected that could be compared.
+        ExportError: If they differ, or if there is no detection to compare.
     """
     if isinstance(expected[0], InstanceData):
         difference = _compare_detections(expected, actual)
@@ -88,7 +88,7 @@ def compare_outputs(
                 'the file unchecked with --no-check'
             )
     else:
-        # Unlike Python's, NumPy's maximum is NaN if a value is.
+        # NumPy's maximum is NaN if a value is NaN. Python's is not.
         pairs = zip(expected, actual, strict=True)
         difference = float(np.max([np.abs(e - a).max() for e, a in pairs]))
     if tolerance is not None and not difference <= tolerance:
@@ -103,7 +103,7 @@ def compare_outputs(
 
 
 def _compare_detections(expected: Sequence[InstanceData], actual: Sequence[Detections]) -> float:
-    """The largest distance from a detection to the nearest of its class on the other side."""
+    """Returns the largest distance from a detection to the nearest other one of its class."""
     nearest = [0.0]
     for instances, found in zip(expected, actual, strict=True):
         ours = np.concatenate([found.boxes, found.scores[:, None]], axis=1)

@@ -1,4 +1,4 @@
-"""From a PyTorch network to an ONNX model."""
+"""Converts a PyTorch network to an ONNX model."""
 
 import io
 import warnings
@@ -18,12 +18,12 @@ EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
 
 
 class Conversion(NamedTuple):
-    """How a network is converted.
+    """The options of a conversion.
 
     Attributes:
-        batch: Images at a time; None for any number.
-        exporter: The exporter of PyTorch that writes ONNX.
-        opset: Version of ONNX's operators.
+        batch: The batch size. None for any.
+        exporter: PyTorch's exporter to ONNX.
+        opset: The version of ONNX's operators.
     """
 
     batch: int | None
@@ -37,25 +37,27 @@ def convert_to_onnx(
     """Converts a network with one of PyTorch's exporters.
 
     Args:
-        network: The network. Its input is called ``images``, its outputs as ``output_names`` says.
-        inputs: A batch, of at least two images if the batch is dynamic.
-        dynamic: Whether the model takes any number of images.
+        network: The network. Its input gets the name ``images``. Its ``output_names`` name the
+            outputs.
+        inputs: A batch. It has at least two images if the batch is dynamic.
+        dynamic: Whether the model accepts any batch size.
         exporter: One of :data:`EXPORTERS`.
-        opset: Version of ONNX's operators.
+        opset: The version of ONNX's operators.
 
     Returns:
         The model.
 
     Raises:
-        ExportError: If the exporter fails, gives another opset, or makes the batch constant.
+        ExportError: If the exporter fails, uses another opset, or makes the batch size constant.
     """
     convert = _convert_with_dynamo if exporter == 'dynamo' else _convert_with_torchscript
     with warnings.catch_warnings():
-        # About comparisons of shapes, which are fixed here, and PyTorch's own deprecations.
+        # They are about comparisons of shapes, which are constant here, and about PyTorch's own
+        # deprecations.
         warnings.simplefilter('ignore')
         try:
             model = convert(network, inputs, dynamic, opset)
-        except Exception as error:  # of many kinds
+        except Exception as error:  # errors have many types
             raise ExportError(
                 f"PyTorch's {exporter} exporter fails with opset {opset} "
                 f'({describe_error(error)}): use another --opset, such as 18, or another --exporter'

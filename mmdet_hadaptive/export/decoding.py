@@ -1,4 +1,4 @@
-"""From the outputs of a head to boxes, scores and the candidates among them."""
+"""Decodes the outputs of a head to boxes and scores, and selects candidates."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ class BoxDecoder(nn.Module):
     """Decodes boxes with the head's own ``prior_generator`` and ``bbox_coder``.
 
     Args:
-        head: One that :func:`check_support` accepts.
-        input_size: Height and width of the images, in pixels: where boxes are clipped.
-        map_sizes: Per level height and width of its outputs.
+        head: A head that :func:`check_support` accepts.
+        input_size: Height and width of the images in pixels. Boxes are clipped to them.
+        map_sizes: Height and width of the outputs of each level.
 
     Attributes:
-        num_priors: Per level; N is their sum.
+        num_priors: The number of priors of each level. N is their sum.
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class BoxDecoder(nn.Module):
         self.use_sigmoid = head.use_sigmoid_cls
         self.bbox_coder = head.bbox_coder
         self.strides = [stride[0] for stride in head.prior_generator.strides]
-        # Of heads that predict a distribution of each distance.
+        # For heads that predict a distribution of each distance.
         self.integral = getattr(head, 'integral', None)
-        # The input has one size, so that priors are constants.
+        # The input has a fixed size, so priors are constants.
         priors = head.prior_generator.grid_priors(map_sizes, device='cpu')
         self.num_priors = [len(level) for level in priors]
         if self.integral is not None:
@@ -46,14 +46,14 @@ class BoxDecoder(nn.Module):
         bbox_preds: list[Tensor],
         score_factors: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Decodes the outputs of the head, per level (B, A * c, H, W).
+        """Decodes the outputs of the head. Each level has the shape (B, A * c, H, W).
 
         Returns:
-            Boxes (B, N, 4), (x1, y1, x2, y2) in pixels of the input; scores (B, N, classes); and
-            factors of the scores (B, N, 1), for heads that have them.
+            Boxes (B, N, 4), (x1, y1, x2, y2) in pixels of the input. Scores (B, N, classes).
+            Factors of the scores (B, N, 1), if the head has them.
         """
         scores = self._flatten(cls_scores)
-        # Where classes exclude each other, the last one is the background.
+        # With softmax, the last class is the background.
         scores = scores.sigmoid() if self.use_sigmoid else scores.softmax(-1)[..., :-1]
         factors = self._flatten(score_factors).sigmoid() if score_factors else None
         return self._decode(bbox_preds), scores, factors
@@ -68,7 +68,7 @@ class BoxDecoder(nn.Module):
             ]
             levels = zip(distances, self.num_priors, strict=True)
             offsets = torch.cat([level.reshape(-1, n, 4) for level, n in levels], dim=1)
-        # MMDetection's coders know a batch only in part, and clipping during an export not at all.
+        # Not all of MMDetection's coders take a batch, and none can clip during an export.
         priors = self.priors.repeat(offsets.shape[0], 1)
         boxes = self.bbox_coder.decode(priors, offsets.reshape(-1, offsets.shape[-1]))
         boxes = boxes.reshape(-1, *self.priors.shape[:1], 4)
@@ -78,7 +78,7 @@ class BoxDecoder(nn.Module):
         return boxes
 
     def _flatten(self, levels: list[Tensor]) -> Tensor:
-        """(B, A * c, H, W) of each level as (B, N, c)."""
+        """Reshapes the levels' outputs (B, A * c, H, W) to (B, N, c)."""
         return torch.cat(
             [
                 level.permute(0, 2, 3, 1).reshape(
@@ -93,18 +93,18 @@ class BoxDecoder(nn.Module):
 class CandidateSelection(nn.Module):
     """Selects the candidates for non-maximum suppression as MMDetection does.
 
-    Of each level these are the ``nms_pre`` best pairs of prior and class. What does not exceed
-    ``score_thr``, and a box without an area where ``min_bbox_size`` is 0, scores zero.
+    These are the ``nms_pre`` best pairs of prior and class in each level. The score becomes zero if
+    it does not exceed ``score_thr``, or if the box has no area and ``min_bbox_size`` is 0.
 
     Args:
         num_priors: The number of priors of each level.
         num_classes: The number of classes.
-        test_cfg: The head's.
+        test_cfg: The head's ``test_cfg``.
 
     Attributes:
-        min_side: ``min_bbox_size``. Above 0 it counts pixels of the image before it was resized,
-            and what knows these has to apply it.
-        num_candidates: The number of candidates of each level; M is their sum.
+        min_side: ``min_bbox_size``. If it is above 0, it is in pixels of the image before the
+            resizing. The caller must apply it, because the network does not know this size.
+        num_candidates: The number of candidates of each level. M is their sum.
     """
 
     def __init__(self, num_priors: Sequence[int], num_classes: int, test_cfg: ConfigDict) -> None:
@@ -119,11 +119,11 @@ class CandidateSelection(nn.Module):
     def forward(
         self, boxes: Tensor, scores: Tensor, factors: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Selects among what :class:`BoxDecoder` returns.
+        """Selects among the outputs of :class:`BoxDecoder`.
 
         Returns:
-            Boxes (B, M, 4); scores (B, M), times their factors; labels (B, M), int64; and class
-            scores (B, classes, M), the score in the row of its label and zero elsewhere.
+            Boxes (B, M, 4). Scores (B, M), multiplied by their factors. Labels (B, M), int64. Class
+            scores (B, classes, M), with the score in the row of its label and zero elsewhere.
         """
         num_classes = scores.shape[-1]
         kept, indices, start = [], [], 0

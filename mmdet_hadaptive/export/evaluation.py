@@ -21,19 +21,20 @@ from .preprocessing import set_input_size
 
 @MODELS.register_module()
 class ExportedDetector(BaseModel):
-    """An exported detector as one that MMEngine can test.
+    """Wraps an exported detector so that MMEngine can test it.
 
-    Images are prepared as the metadata say. The runtime works on the CPU, with as many threads as
-    torch uses.
+    Images are preprocessed as the metadata say. The runtime uses the CPU, with torch's number of
+    threads.
 
     Args:
         file: A file that :func:`mmdet_hadaptive.export.export_detector` wrote.
 
     Attributes:
-        detector: What runs it.
+        detector: The detector in its runtime.
 
     Raises:
-        ExportError: If the model gives no detections, is damaged, or not from this package.
+        ExportError: If the model has other outputs than detections, is damaged, or is not from this
+            package.
         OSError: If the file cannot be read.
     """
 
@@ -52,13 +53,14 @@ class ExportedDetector(BaseModel):
         Args:
             inputs: Images after the test pipeline, each (3, H, W), uint8, BGR.
             data_samples: Their ``img_shape`` and ``scale_factor``, from the test pipeline.
-            mode: 'predict'; there is nothing else that an exported model can do.
+            mode: 'predict', the only possible mode.
 
         Returns:
             The samples, with ``pred_instances`` in pixels of the original images.
 
         Raises:
-            ExportError: If an image is larger than the model's input, or the mode is another.
+            ExportError: If an image is larger than the model's input, or if the mode is not
+                'predict'.
         """
         if mode != 'predict':
             raise ExportError(f"an exported model cannot do {mode!r}, only 'predict'")
@@ -85,7 +87,7 @@ def _add_detections(sample: DetDataSample, found: Detections) -> None:
 def read_in_this_process(loader: dict[str, Any]) -> None:
     """Changes a loader's config so that it starts no processes.
 
-    They would be forked beside the threads of a runtime, and have its locks without its threads.
+    Forked processes would copy the locks of the runtime's threads without the threads.
 
     Args:
         loader: The config.
@@ -98,27 +100,27 @@ def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) ->
     """Runs an exported model through a config's test pipeline and evaluator.
 
     Args:
-        config: The config that the model was exported with; is changed. Its test pipeline resizes
-            to what the model was exported for.
-        file: An exported file of any format; it may be quantised.
-        work_dir: Gets MMEngine's logs.
+        config: The config that the model was exported with. It is changed. Its test pipeline must
+            resize to the model's input size.
+        file: An exported file of any format. It may be quantised.
+        work_dir: The folder of MMEngine's logs.
 
     Returns:
         The evaluator's metrics, such as ``coco/bbox_mAP`` in 0..1.
 
     Raises:
-        ExportError: If the model gives no detections or was made for other classes or images, or if
-            an image does not pass the test pipeline.
+        ExportError: If the model has other outputs than detections, or was exported for other
+            classes or image sizes, or if the test pipeline fails for an image.
         OSError: If a file cannot be read.
     """
     detector = load_exported(file)
     set_input_size(config, *detector.preprocessing.resize)
     config.model = dict(type='ExportedDetector', file=str(file))
-    # MMEngine would hand it to the model.
+    # MMEngine would load it into the model.
     config.pop('data_preprocessor', None)
     config.work_dir = str(work_dir)
     read_in_this_process(config.test_dataloader)
-    # They look after trainings, or copy the model.
+    # These hooks are for trainings, or copy the model.
     config.custom_hooks = []
     config.load_from, config.resume = None, False
     runner = Runner.from_cfg(config)
@@ -134,7 +136,7 @@ def evaluate_exported(config: Config, file: str | Path, work_dir: str | Path) ->
     except ExportError:
         raise
     except Exception:
-        # Nothing that a data loader raises names the image, and each decoder raises another thing.
+        # Errors of a data loader do not name the image, and each decoder raises other types.
         for index in range(len(dataset)):
             run_pipeline(config, dataset.get_data_info(index)['img_path'])
         raise

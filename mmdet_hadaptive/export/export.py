@@ -1,4 +1,4 @@
-"""Writes a detector as a file for another runtime, compared with PyTorch."""
+"""Exports a detector to a file for another runtime, after a comparison with PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,25 +31,25 @@ from .quantization import QuantizationReport, check_tolerance, quantize_exported
 from .support import Outputs, check_support
 from .web_page import read_web_page
 
-# Training images on which it is measured what products contribute.
+# The contribution of products is measured on so many training images.
 _NUM_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         file: The model, as :func:`~hadaptive_runtime.load_exported` takes it.
-        files: All files, that one among them.
-        input_shape: (B, 3, H, W); B is 'batch' if it is dynamic.
-        output_shapes: Per output its shape.
-        image: The image that PyTorch and the other runtime both saw.
-        difference: The largest absolute difference between their outputs. Of detections,
-            between one and the nearest of the same class on the other side, in pixels or score.
-        pruning: What was removed from the detector before; None if it was not pruned.
-        quantization: What INT8 cost; None if it computes in float32. The difference is that of the
-            model before.
+        files: All files, including the model.
+        input_shape: (B, 3, H, W). B is 'batch' if it is dynamic.
+        output_shapes: The shape of each output.
+        image: The image for the comparison of PyTorch and the other runtime.
+        difference: The largest absolute difference between their outputs. For detections, this is
+            the distance to the nearest detection of the same class, in pixels or score.
+        pruning: The removed products. None if the detector was not pruned.
+        quantization: The mAP before and after INT8. None if the model computes in float32. The
+            difference is that of the model before the quantisation.
     """
 
     file: Path
@@ -80,48 +80,47 @@ def export_detector(
     onnxruntime_web: Path | None = None,
     int8: float | None = None,
 ) -> ExportReport:
-    """Exports a detector, runs it beside PyTorch on an image, and writes it if they agree.
+    """Exports a detector, compares it with PyTorch on an image, and writes it if they agree.
 
-    What is exported is the fused copy (:func:`mmdet_hadaptive.export.fuse_for_inference`); it is
-    compared with the detector itself, after it was pruned if that is asked for.
+    It exports the fused copy (:func:`mmdet_hadaptive.export.fuse_for_inference`), and compares it
+    with the detector itself, which may be pruned first.
 
     The metadata are ``mode`` ('nms' for detections), ``classes``, the attributes of
-    :class:`Preprocessing`, and for detections what :func:`describe_nms` says. An ONNX file has
-    them in its ``metadata_props``, each in JSON. Files of other formats have them in a JSON file
-    of the same name beside them. The folder of format 'web' has an ONNX file with a page that runs
-    it in a browser.
+    :class:`Preprocessing`, and for detections those of :func:`describe_nms`. An ONNX file holds
+    them in its ``metadata_props``, each in JSON. Other formats have a JSON file of the same name.
+    The format 'web' is a folder with an ONNX file and a page that runs it in a browser.
 
     In ONNX, the detections are ``boxes`` (B, K, 4), (x1, y1, x2, y2) in pixels of the input,
-    ``scores`` (B, K) in falling order and ``labels`` (B, K), int64; rows without a detection have
-    the score 0 and the label -1. Where ``min_bbox_size`` is above 0, :class:`Detector` chooses the
-    detections, because the network does not know the size of the image. For the other outputs
+    ``scores`` (B, K), the highest first, and ``labels`` (B, K), int64. Rows without a detection
+    have the score 0 and the label -1. If ``min_bbox_size`` is above 0, :class:`Detector` selects
+    the detections, because the network does not know the size of the image. For the other outputs
     see :class:`ExportNetwork`.
 
     Args:
-        config: The detector's. Its test pipeline is changed if ``size`` is given.
-        checkpoint: Weights for all of the detector.
-        out: The file to write, with the suffix of its format; of format 'web' the folder.
+        config: The detector's config. Its test pipeline is changed if ``size`` is given.
+        checkpoint: The weights of the whole detector.
+        out: The file to write, with the suffix of its format. For the format 'web' a folder.
         format: One of :data:`FORMATS`.
         outputs: One of :data:`OUTPUTS`. Formats other than ONNX have only 'detections'.
-        batch: Images at a time; None for any number.
-        normalize: Whether the model takes pixel values (0 to 255, BGR) and normalises itself.
-        exporter: The exporter of PyTorch that writes ONNX, and what is made of ONNX:
-            'torchscript', whose files more runtimes load, or 'dynamo', the newer one.
+        batch: The batch size. None for any.
+        normalize: Whether the model takes pixel values (0 to 255, BGR) and normalises them itself.
+        exporter: PyTorch's exporter to ONNX, also for formats that are made from ONNX.
+            'torchscript' writes files that more runtimes load. 'dynamo' is newer.
         opset: The version of ONNX's operators.
         size: Height and width to resize to, instead of the test pipeline's.
-        image: Image for the comparison; by default the first of the config's test data.
-        tolerance: The largest difference that is accepted. None accepts every difference, and
-            also that nothing is detected.
-        prune: How much mAP may be lost on the config's validation data by removing products and
-            freezing selections (:func:`mmdet_hadaptive.export.prune_products`), measured on
-            training images; None for a detector with all of its products.
-        onnxruntime_web: For format 'web', the package or its folder; by default it comes from npm
-            (:func:`find_onnxruntime_web`).
-        int8: How much mAP may be lost on the config's validation data by computing with 8-bit
-            integers (:func:`quantize_exported`), after the comparison; None for float32.
+        image: The image for the comparison. The default is the first of the config's test data.
+        tolerance: The largest accepted difference. None accepts every difference, and also an
+            image without detections.
+        prune: The mAP on the config's validation data that may be lost by removing products and
+            freezing selections (:func:`mmdet_hadaptive.export.prune_products`). None keeps all
+            products.
+        onnxruntime_web: The package or its folder, for the format 'web'. By default it comes from
+            npm (:func:`find_onnxruntime_web`).
+        int8: The mAP on the config's validation data that may be lost by 8-bit integers
+            (:func:`quantize_exported`), after the comparison. None for float32.
 
     Returns:
-        What was written.
+        The files, shapes and differences.
 
     Raises:
         ExportError: If the detector cannot be exported, the checkpoint or the image cannot be

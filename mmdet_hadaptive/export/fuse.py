@@ -1,4 +1,4 @@
-"""Fuses what a trained model computes in several steps."""
+"""Fuses layers of a trained model for inference."""
 
 import copy
 from collections.abc import Mapping
@@ -23,47 +23,46 @@ from ..layers import (
 from ..models import HadaptiveNet
 from .inference_layers import SelectedProducts, SplitDepthwise
 
-# The CPU kernels of ONNX Runtime and oneDNN work on blocks of channels; where these do not fit they
-# fall back to kernels that are several times slower.
+# The CPU kernels of ONNX Runtime and oneDNN work on blocks of channels. For other numbers of
+# channels they use kernels that are several times slower.
 _CHANNEL_MULTIPLE = 8
-# Subclasses with a forward of their own, such as batch normalisations with an activation inside,
-# compute something else.
+# Subclasses with their own forward compute something else, such as batch normalisations with an
+# activation inside.
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
 def fuse_for_inference(model: Model, example: Tensor | Mapping[str, Any]) -> Model:
-    """Copies a model into one that predicts the same, faster.
+    """Makes a faster copy of a model with the same predictions.
 
-    - A batch normalisation is folded into the convolution before it, if it is the only reader of
-      that convolution's output. The example shows who reads what.
-    - Of two convolutions in a row without anything between them, the second without padding, one
-      is made: the stem and the first convolution of stage 1 (unless the stem is an output), and
-      the cheap and the depthwise convolution of Ghost bottlenecks of stride 2, if their kernels are
-      2 x 2.
-    - :class:`AdaptiveCrossHadamard` scores its channels from the mean of its input, and the
-      scales of its products go into the depthwise kernels behind it.
+    - It folds a batch normalisation into the convolution before it, if nothing else reads that
+      convolution's output. A run on the example shows this.
+    - It joins two consecutive convolutions with nothing between them, if the second has no padding:
+      the stem and the first convolution of stage 1 (unless the stem is an output), and the cheap
+      and the depthwise convolution of Ghost bottlenecks of stride 2, if their kernels are 2 x 2.
+    - :class:`AdaptiveCrossHadamard` scores its channels from the mean of its input, and the scales
+      of its products go into the depthwise kernels behind it.
 
-    All other layers stay as they are. Outputs are equal up to rounding, as long as rounding does
-    not change which of two channels with nearly equal scores is selected. The copy uses the memory
-    format ``channels_last``, the faster one on CPUs, unless it has operations of mmcv such as
-    RoIAlign and deformable convolution, which read this format wrongly. It can be traced, exported
-    and saved whole, and it cannot be trained. Its ``state_dict`` has other keys than that of the
-    model.
+    All other layers stay as they are. Outputs are equal except for rounding, unless rounding
+    changes which of two channels with nearly equal scores is selected. The copy uses the memory
+    format ``channels_last``, which is faster on CPUs. It does not use it if the model has
+    operations of mmcv such as RoIAlign and deformable convolution, because they read this format
+    wrongly. The copy can be traced, exported and saved. It cannot be trained. Its ``state_dict``
+    has other keys than the model's.
 
     Args:
-        model: A detector or a backbone with weights of a floating dtype, on any device. It is
-            not changed.
-        example: Images on which the copy runs once: a tensor (B, 3, H, W) for ``model(example)``,
-            or a dict for MMEngine's ``model.test_step(example)``. Detectors whose ``forward``
-            needs more than images, such as two-stage ones, take the dict.
+        model: A detector or a backbone with weights of a floating dtype, on any device. It is not
+            changed.
+        example: The copy runs once on it. A tensor (B, 3, H, W) is for ``model(example)``. A dict
+            is for MMEngine's ``model.test_step(example)``. Detectors whose ``forward`` needs more
+            than images, such as two-stage ones, need the dict.
 
     Returns:
         The copy, in eval mode, without gradients.
     """
     fused = copy.deepcopy(model)
-    # Some of MMDetection's modules do not return themselves from eval().
+    # eval() of some of MMDetection's modules does not return the module.
     fused.eval()
     _separate_shared_convolutions(fused)
     _fold_norms(fused, example)
@@ -102,7 +101,7 @@ def _fold_norms(model: nn.Module, example: Tensor | Mapping[str, Any]) -> None:
 
 @dataclass
 class _Output:
-    """An output of a convolution, and the layers that read it: None for anything but a layer."""
+    """An output of a convolution, and its readers. None stands for a reader that is not a layer."""
 
     value: Tensor
     conv: nn.Conv2d
@@ -110,7 +109,7 @@ class _Output:
 
 
 class _ReaderLog(TorchDispatchMode):
-    """A context that notes what reads the outputs of convolutions.
+    """A context that records the readers of convolutions' outputs.
 
     Args:
         model: The model that runs in this context, in eval mode.
@@ -118,15 +117,15 @@ class _ReaderLog(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        # By the identity of each tensor that belongs to a layer. Such layers are only those that
-        # compute nothing but their operation.
+        # The layer of each tensor, by the tensor's identity. Only layers that compute nothing
+        # except their operation are here.
         self.layers: dict[int, nn.Module] = {}
         for module in model.modules():
             is_norm = type(module).forward in _NORM_FORWARDS and module.running_mean is not None
             if is_norm or type(module).forward is nn.Conv2d.forward:
                 for tensor in (*module.parameters(), *module.buffers()):
                     self.layers[id(tensor)] = module
-        # By identity; the values are kept, so that no other tensor gets the identity of one.
+        # By identity. The values are kept alive, so that no other tensor gets the same identity.
         self.outputs: dict[int, _Output] = {}
         self.sources: dict[nn.Module, set[nn.Module | None]] = {}
         self.read_elsewhere: set[nn.Module] = set()
@@ -134,7 +133,7 @@ class _ReaderLog(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Runs an operation and notes what it reads."""
+        """Runs an operation and records what it reads."""
         result = func(*args, **(kwargs or {}))
         reader = None
         if func is torch.ops.aten.convolution.default:
@@ -150,7 +149,7 @@ class _ReaderLog(TorchDispatchMode):
         return result
 
     def end(self, outputs: Any) -> None:
-        """Notes that the caller of the model reads its outputs."""
+        """Records that the caller reads the model's outputs."""
         self._note(outputs, None)
 
     def _note(self, values: Any, reader: nn.Module | None) -> None:
@@ -162,10 +161,10 @@ class _ReaderLog(TorchDispatchMode):
                 self.read_elsewhere.add(owner)
 
     def pairs(self) -> list[tuple[nn.Conv2d, _BatchNorm]]:
-        """Each convolution with the normalisation that reads all of its outputs, and they alone."""
+        """Returns each convolution whose outputs only one normalisation reads, and this one."""
         readers: dict[nn.Conv2d, set[nn.Module | None]] = {}
         for output in self.outputs.values():
-            # An output that is read twice cannot be changed in place by one of the readers.
+            # If an output has two readers, one of them cannot change it in place.
             only = output.readers[0] if len(output.readers) == 1 else None
             readers.setdefault(output.conv, set()).add(only)
         return [
@@ -178,9 +177,9 @@ class _ReaderLog(TorchDispatchMode):
 
 
 def _separate_shared_convolutions(model: nn.Module) -> None:
-    """Gives every place a convolution of its own.
+    """Gives each use of a shared convolution its own copy.
 
-    Some heads share convolutions between levels that have normalisations of their own.
+    Some heads share convolutions between levels that have different normalisations.
     """
     seen = set()
     for module in model.modules():
@@ -192,7 +191,7 @@ def _separate_shared_convolutions(model: nn.Module) -> None:
 
 
 def _is_folded(*modules: nn.Module) -> bool:
-    """Whether no convolution in the modules has a normalisation left."""
+    """Returns whether all normalisations of the modules' convolutions were folded."""
     layers = (layer for module in modules for layer in module.modules())
     return all(isinstance(layer.norm, nn.Identity) for layer in layers if hasattr(layer, 'norm'))
 
@@ -240,19 +239,19 @@ def _fuse_bottleneck(block: AdaptiveBottleneck) -> None:
 
 
 def _can_follow(conv: nn.Conv2d) -> bool:
-    """Whether a convolution can be joined to the one before it.
+    """Returns whether a convolution can be joined to the one before it.
 
-    It sees no border of zeros, and its windows lie side by side.
+    It must have no padding, and its windows must not overlap.
     """
     return conv.padding == (0, 0) and conv.kernel_size == conv.stride
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
-    """One convolution for two, both dense or both depthwise, the second without padding."""
+    """Joins two convolutions, both dense or both depthwise, the second without padding."""
     outer, inner = second.weight.double(), first.weight.double()
     if first.groups > 1:
         outer = outer.transpose(0, 1)
-    # Each value of the second kernel puts the first one down, a stride of the first apart.
+    # Each value of the second kernel adds the first kernel, shifted by the first one's stride.
     weight = F.conv_transpose2d(outer, inner, stride=first.stride, groups=first.groups)
     if first.groups > 1:
         weight = weight.transpose(0, 1)
