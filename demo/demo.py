@@ -1,4 +1,4 @@
-"""Draws the embedded data set, trains SSDLite-S on it, evaluates and leaves pictures."""
+"""Draws the embedded data set, trains SSDLite-S on it, evaluates it and draws pictures."""
 
 import os
 import sys
@@ -12,18 +12,18 @@ from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.engine.report import draw_predictions, plot_curves
 from mmdet_hadaptive.utils.metrics import MAP, MAP_50
 
-# The folder with configs and tools: the repository, or .mim in an installed package.
+# The folder of configs and tools: the repository, or .mim in an installed package.
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 WORK_DIR = Path('work_dirs/demo')
 
 
 def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = None) -> None:
-    """Runs the demo in the current folder: data in data/shapes, results in work_dirs/demo.
+    """Runs the demo in the current folder. Data: data/shapes. Results: work_dirs/demo.
 
     Args:
-        num_train: Number of training images.
-        num_val: Number of validation images.
+        num_train: The number of training images.
+        num_val: The number of validation images.
         max_epochs: Shortens the training.
     """
     config = Config.fromfile(CONFIG)

@@ -1,9 +1,8 @@
 """Hadaptive-Net for MMDetection.
 
-Importing this package registers its modules with MMDetection; name it in a config's
-``custom_imports``. Where MMDetection is not installed, the backbone is registered with MMEngine's
-root registry; where there is no MMEngine or mmcv either, ``ops`` and ``layers`` are usable with
-torch alone.
+The import of this package registers its modules with MMDetection. Name it in a config's
+``custom_imports``. Without MMDetection, the backbone is registered with MMEngine's root registry.
+Without MMEngine or mmcv, ``ops`` and ``layers`` work with torch alone.
 """
 
 from importlib.util import find_spec

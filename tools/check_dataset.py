@@ -1,4 +1,4 @@
-"""Checks the data sets of a config before training: annotations, classes, boxes, every image."""
+"""Checks the data sets of a config before a training: annotations, classes, boxes and images."""
 
 import argparse
 import sys

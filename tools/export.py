@@ -1,4 +1,4 @@
-"""Exports a detector to another runtime, compared with PyTorch before anything is written."""
+"""Exports a detector to another runtime, after a comparison with PyTorch."""
 
 import argparse
 from pathlib import Path
@@ -19,7 +19,7 @@ def batch_size(text: str) -> int | None:
 
 
 def main() -> None:
-    """Writes the file and prints what it takes and gives."""
+    """Writes the file and prints its inputs and outputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of the detector')
     parser.add_argument('checkpoint', help='file, URL or hadaptive://NAME of its weights')

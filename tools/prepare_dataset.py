@@ -1,8 +1,8 @@
-"""Makes a folder of annotated images (Pascal VOC, YOLO or COCO) a data set with its config.
+"""Makes a data set and its config from a folder of annotated images (Pascal VOC, YOLO or COCO).
 
-The folder is only read. Images stay where they are; what is written into --out is annotations in
-COCO's format and a config that trains SSDLite on them. By default the network is Hadaptive-Net-S-IR
-with weights that come with the package, and the training follows from the number of images.
+The folder is not changed, and images are not copied. The tool writes annotations in COCO's format
+and a config that trains SSDLite on them to --out. The default network is Hadaptive-Net-S-IR with
+weights that come with the package. The length of the training follows from the number of images.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _SHOWN = 5
 
 
 def main() -> None:
-    """Writes the data set and prints what was found in the folder."""
+    """Writes the data set and prints the findings in the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     default = Recipe()
     parser.add_argument(
@@ -117,7 +117,7 @@ def main() -> None:
             f'{schedule.iterations} iterations of {seconds:.2f} s take '
             f'{_describe_time(schedule.iterations * seconds)} here, validations not included'
         )
-    # The data set is written, and the commands are of use whatever this is.
+    # The data set is written. The commands below are useful even if the measurement fails.
     except Exception as error:
         duration = (
             f'{schedule.iterations} iterations, whose time cannot be measured here '

@@ -1,7 +1,7 @@
-"""Puts Hadaptive-Net into a detector of MMDetection: tries it, and writes a thin config.
+"""Puts Hadaptive-Net into a detector of MMDetection, tests it, and writes a config.
 
-The MACs of two-stage detectors contain what their heads do with the proposals of random weights,
-whose number differs.
+The MACs of two-stage detectors depend on the number of proposals, which differs for random
+weights.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
     silence_pkg_resources()
     name = args.source.split('::')[-1].split('/')[-1].removesuffix('.py')
     out = args.out or Path(f'{name}_hadaptive-{args.arch}.py')
-    # The same command prints the same figures.
+    # A fixed seed, so that the same command prints the same figures.
     set_random_seed(0)
     try:
         before, result = swap_backbone(args.source, out, args.arch, args.size)

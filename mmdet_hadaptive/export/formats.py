@@ -20,19 +20,19 @@ from .web_page import MODEL, check_web_folder
 
 @dataclass(frozen=True)
 class Format:
-    """What is particular to a format.
+    """The properties of a format.
 
     Attributes:
-        runtime: What runs it.
-        suffix: The suffix of the file that users name; empty for a folder.
-        companions: Suffixes of the files that belong beside it.
-        write: Writes the file and what belongs beside it: network, a batch of inputs, file,
-            metadata, conversion.
-        has_nms: Whether candidates are selected and suppressed in the graph.
-        takes_batches: Whether more than one image at a time can be taken.
-        has_all_outputs: Whether there is something else than detections.
-        model: Name of the model, if users name a folder for a page and not a file.
-        quantize: Makes a file compute with 8-bit integers; None if that is not offered.
+        runtime: The name of its runtime.
+        suffix: The suffix of the file that users name. Empty for a folder.
+        companions: The suffixes of the files beside it.
+        write: Writes all files from the network, a batch of inputs, the file, the metadata and the
+            conversion.
+        has_nms: Whether the graph selects and suppresses candidates.
+        takes_batches: Whether it accepts batches of more than one image.
+        has_all_outputs: Whether it can have other outputs than detections.
+        model: The name of the model in the folder, if users name a folder.
+        quantize: Quantises a file to 8-bit integers. None if this is not possible.
     """
 
     runtime: str
@@ -49,18 +49,18 @@ class Format:
 def check_request(
     format: Format, out: Path, outputs: Outputs, batch: int | None, quantized: bool = False
 ) -> None:
-    """Checks what is asked of a format.
+    """Checks the options of an export to a format.
 
     Args:
         format: One of :data:`FORMATS`.
         out: The file or folder to write.
         outputs: The outputs of the network.
-        batch: Images at a time; None for any number.
-        quantized: Whether it is to compute with 8-bit integers.
+        batch: The batch size. None for any.
+        quantized: Whether it should compute with 8-bit integers.
 
     Raises:
-        ExportError: If the format does not have it, the file would be taken for another, or what
-            belongs beside it would replace something else.
+        ExportError: If the format does not support an option, if the file has another format's
+            suffix, or if a file beside it would replace a foreign one.
     """
     if format.model:
         check_web_folder(out)
@@ -99,7 +99,7 @@ def check_request(
 
 
 def _is_export(out: Path) -> bool:
-    """Whether what lies beside a file to be written is that of an earlier export to it."""
+    """Returns whether the files beside a file come from an earlier export to it."""
     try:
         files = json.loads(out.with_suffix('.json').read_text())['files']
     except (OSError, ValueError, KeyError, TypeError):

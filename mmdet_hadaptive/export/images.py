@@ -1,4 +1,4 @@
-"""Images of a config's test data, taken through its test pipeline."""
+"""Reads images of a config's test data by its test pipeline."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ def first_test_image(config: Config) -> str:
     """Finds the first image of the config's test data.
 
     Args:
-        config: A detector's.
+        config: A detector's config.
 
     Returns:
-        Its file.
+        The image's file.
 
     Raises:
         ExportError: If there is none.
@@ -41,15 +41,15 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
     """Runs the test pipeline on an image.
 
     Args:
-        config: A detector's.
+        config: A detector's config.
         image: The file of the image.
 
     Returns:
-        The image as the data preprocessor gets it: (H, W, 3), uint8, BGR.
+        The input of the data preprocessor: (H, W, 3), uint8, BGR.
 
     Raises:
-        ExportError: If the file does not exist, is truncated, has not 8 bits per channel, or does
-            not pass the pipeline.
+        ExportError: If the file does not exist, is truncated, or does not have 8 bits per channel,
+            or if the pipeline fails.
     """
     if not Path(image).is_file():
         raise ExportError(f'{image}: no such image, name another with --image')
@@ -60,7 +60,7 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
         raise ExportError(f'{image}: {describe_refusal(Path(image))}, or name another image')
     try:
         inputs = transforms(dict(img_path=str(image), img_id=0))['inputs']
-    except Exception as error:  # each decoder has its own
+    except Exception as error:  # each decoder raises other types
         raise ExportError(
             f'{image} does not pass the test pipeline ({describe_error(error)}): replace it, or '
             'name another image'

@@ -1,4 +1,4 @@
-"""Layers of fused models, each computing what a trained layer computes in eval mode."""
+"""Layers of fused models. Each computes the same as a trained layer in eval mode."""
 
 import torch
 from torch import Tensor, nn
@@ -7,18 +7,18 @@ from ..layers import AdaptiveCrossHadamard, DySoft
 
 
 class SelectedProducts(nn.Module):
-    """:class:`AdaptiveCrossHadamard` in eval mode, up to a scale of its products.
+    """Computes :class:`AdaptiveCrossHadamard` in eval mode, except for a scale of its products.
 
     It returns (B, C + P', H, W): the channels of the folded pointwise convolution, then for each
-    pair ``f(z_i z_j) + shift``. ``scale`` says by what these are to be multiplied to be the
-    layer's; it belongs in the kernel of the depthwise convolution that follows, which is linear
-    in every channel. (A shift does not: the padding at the borders has none.)
+    pair ``f(z_i z_j) + shift``. Multiplied by ``scale``, these are the layer's. The scale goes into
+    the kernel of the following depthwise convolution, which is linear in each channel. (The shift
+    cannot go there, because the padding at the borders has none.)
 
     Args:
-        ach: The layer, its first normalisation folded into the pointwise convolution, and its
-            products normalised by :class:`DySoft` or a batch normalisation.
-        multiple: P' is such that C + P' is the next multiple of this; the last products repeat
-            the first, and their scale is 0.
+        ach: The layer. Its first normalisation is folded into the pointwise convolution. Its
+            products are normalised by :class:`DySoft` or a batch normalisation.
+        multiple: C + P' is rounded up to a multiple of this. The additional products repeat the
+            first ones, with the scale 0.
 
     Attributes:
         out_channels: C + P'.
@@ -52,7 +52,7 @@ class SelectedProducts(nn.Module):
             scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
             bias = norm.bias.detach().double() - norm.running_mean.double() * scale
             self.knee = None
-        # Next to the bias, a scale below this vanishes in the rounding of single precision.
+        # A smaller scale is below the rounding error of the bias in single precision.
         smallest = (bias.abs() * 1e-7).clamp_min(1e-30)
         scale = torch.where(scale.abs() < smallest, smallest, scale)
         ones = scale.new_ones(channels)
@@ -70,7 +70,7 @@ class SelectedProducts(nn.Module):
             selected = u[:, : self.num_selected]
         else:
             chosen = self.scorer(x).topk(self.num_selected, dim=1).indices
-            # Indices of whole planes: their copies are cheaper than a gather of single values.
+            # Copies of whole planes are cheaper than a gather of single values.
             images = torch.arange(u.shape[0], device=u.device)[:, None]
             selected = u.flatten(0, 1)[images * channels + chosen]
         products = selected.index_select(1, self.first).mul_(selected.index_select(1, self.second))
@@ -78,7 +78,7 @@ class SelectedProducts(nn.Module):
             products = products.div_(products.abs().add_(self.knee))
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return torch.cat([u, products + self.shift], dim=1)
-        # Without a graph, the last operation writes to its place.
+        # Without gradients, the last operation works in place.
         y = torch.empty(
             (len(u), self.out_channels, *u.shape[2:]),
             dtype=u.dtype,
@@ -91,11 +91,11 @@ class SelectedProducts(nn.Module):
 
 
 class SplitDepthwise(nn.Module):
-    """Two depthwise convolutions of one map, their activated outputs side by side.
+    """Concatenates the activated outputs of two depthwise convolutions of one map.
 
     Args:
-        primary: Gives the first channels.
-        cheap: Gives the others.
+        primary: The convolution for the first channels.
+        cheap: The convolution for the other channels.
         act: The activation.
     """
 
@@ -107,14 +107,14 @@ class SplitDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, 2 C, H', W')."""
-        # Activated one by one, each activation becomes part of its convolution in ONNX Runtime.
+        # ONNX Runtime fuses an activation with its convolution if each has its own.
         return torch.cat([self.act(self.primary(x)), self.act(self.cheap(x))], dim=1)
 
 
 def _pooled_scorer(ach: AdaptiveCrossHadamard) -> nn.Sequential:
-    """Scores from the mean of the layer's input.
+    """Computes the scores from the mean of the layer's input.
 
-    Averaging, the pointwise convolution and the scorer's are linear, so that the two
+    The mean, the pointwise convolution and the scorer's convolution are linear. So the two
     convolutions become one matrix.
     """
     weight = ach.pointwise.weight.detach()

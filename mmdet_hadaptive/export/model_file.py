@@ -1,4 +1,4 @@
-"""ONNX models as files, and the metadata of files of all formats."""
+"""Makes ONNX files, and reads the metadata of files of all formats."""
 
 import json
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from hadaptive_runtime.model_file import (
 
 
 def encode_model(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> bytes:
-    """Makes the content of a file of a model.
+    """Makes the content of a model's file.
 
     Args:
-        model: The model, whose metadata are replaced.
-        metadata: Values by their names, which can be written in JSON.
+        model: The model. Its metadata are replaced.
+        metadata: Values by their names. JSON can hold each value.
 
     Returns:
         The model with its metadata, each in JSON.
@@ -53,7 +53,7 @@ def read_metadata(file: Path) -> dict[str, Any]:
     content = file.read_bytes()
     try:
         model = onnx.load_from_string(content)
-    except Exception as error:  # protobuf's have no type of their own
+    except Exception as error:  # protobuf's errors have no common type
         raise ExportError(f'ONNX cannot load {file} ({describe_error(error)}): {REMEDY}') from error
     entries = {entry.key: entry.value for entry in model.metadata_props}
     metadata = {'format': 'onnx', **decode_metadata(entries)}

@@ -1,4 +1,4 @@
-"""The network that is exported: a detector, from its input to the outputs that are asked for."""
+"""The exported network: a detector from its input to the chosen outputs."""
 
 import torch
 from mmengine.model import BaseModel
@@ -23,29 +23,29 @@ class ExportNetwork(nn.Module):
 have them: (B, C, H, W) as the head gives them |
     | boxes | ``boxes`` (B, N, 4), (x1, y1, x2, y2) in pixels of the input, and ``scores`` \
 (B, N, classes), for all N priors |
-    | detections | what :func:`append_nms` needs: ``candidate_boxes`` (B, M, 4), \
+    | detections | the inputs of :func:`append_nms`: ``candidate_boxes`` (B, M, 4), \
 ``candidate_scores`` (B, M), ``candidate_labels`` (B, M) in int64, and ``class_scores`` \
 (B, classes, M), as :class:`CandidateSelection` gives them |
 
     Args:
         detector: The detector. It is put into eval mode.
         outputs: One of :data:`OUTPUTS`.
-        preprocessing: The preprocessing that the config describes.
+        preprocessing: The config's preprocessing.
         normalize: Whether the network orders and normalises the channels itself.
-        select: Whether a network with the outputs 'detections' selects the candidates, unless the
-            size of the smallest box counts pixels of the image (``min_bbox_size`` above 0), which
-            it does not know. If not, its outputs are those of 'boxes' and, of heads that have
-            them, ``factors`` (B, N, 1), with which the scores are not multiplied yet.
+        select: Whether a network with the outputs 'detections' selects the candidates. It cannot if
+            ``min_bbox_size`` is above 0, because it does not know the size of the image. Then its
+            outputs are those of 'boxes', and ``factors`` (B, N, 1) if the head has them. The scores
+            are not yet multiplied by these.
 
     Attributes:
-        select: Whether it does.
-        preprocessing: What is left to do before the network.
+        select: Whether it selects the candidates.
+        preprocessing: The remaining preprocessing before the network.
         output_names: The names of the outputs, as in the table.
-        num_candidates: The number M of candidates for 'detections'.
+        num_candidates: M, the number of candidates for 'detections'.
 
     Raises:
-        ExportError: If the detector or its head cannot be exported with these outputs, or does
-            not run on images of this size.
+        ExportError: If the detector or its head cannot be exported with these outputs, or cannot
+            run on images of this size.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ have them: (B, C, H, W) as the head gives them |
         self.preprocessing = preprocessing.outside() if normalize else preprocessing
         self.normalization = _Normalization(preprocessing) if normalize else nn.Identity()
         self.detector = detector
-        # All of it: PyTorch's exporters put a network back into the mode that it itself was in.
+        # This includes the network itself, because PyTorch's exporters restore its mode.
         self.eval()
         height, width = preprocessing.input_size
         try:
@@ -97,7 +97,7 @@ have them: (B, C, H, W) as the head gives them |
         """Runs the network.
 
         Args:
-            images: (B, 3, H, W), float32, of the size of the preprocessing; pixel values (0 to
+            images: (B, 3, H, W), float32, of the preprocessing's size. They are pixel values (0 to
                 255, BGR) if the network normalises, else normalised.
 
         Returns:
@@ -122,7 +122,7 @@ have them: (B, C, H, W) as the head gives them |
 
 
 def counts_image_pixels(detector: BaseModel) -> bool:
-    """Whether a detector drops boxes by their size in pixels of the image."""
+    """Returns whether a detector drops boxes by their size in pixels of the image."""
     return (detector.bbox_head.test_cfg or {}).get('min_bbox_size', -1) > 0
 
 

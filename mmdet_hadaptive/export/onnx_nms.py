@@ -8,9 +8,9 @@ from mmengine.config import ConfigDict
 
 from .network import ExportNetwork
 
-# The class scores are zero wherever there is no candidate; the scores of what is suppressed become
-# zero, so that every image gets the same number of rows. There are two zeros because converters to
-# half precision leave NonMaxSuppression and its inputs as they are.
+# Class scores without a candidate are zero. Scores of suppressed candidates become zero, so that
+# all images have the same number of rows. There are two zeros, because converters to half precision
+# do not convert NonMaxSuppression and its inputs.
 _NMS = """
 nms (float[B, M, 4] candidate_boxes, float[B, M] candidate_scores,
      int64[B, M] candidate_labels, float[B, C, M] class_scores)
@@ -37,16 +37,15 @@ nms (float[B, M, 4] candidate_boxes, float[B, M] candidate_scores,
 
 
 def describe_nms(test_cfg: ConfigDict, network: ExportNetwork) -> dict[str, Any]:
-    """Says how detections are chosen among candidates.
+    """Describes the selection of detections for the metadata.
 
     Args:
-        test_cfg: The head's, with ``nms.iou_threshold``.
+        test_cfg: The head's ``test_cfg``, with ``nms.iou_threshold``.
         network: The network, with the outputs 'detections'.
 
     Returns:
-        For the metadata: ``score_threshold``, ``iou_threshold``, ``candidates_per_level`` and
-        ``max_detections``; if the network does not select candidates, also ``priors_per_level``
-        and ``min_box_side``.
+        ``score_threshold``, ``iou_threshold``, ``candidates_per_level`` and ``max_detections``. If
+        the network does not select candidates, also ``priors_per_level`` and ``min_box_side``.
     """
     most = test_cfg.get('max_per_img', -1)
     settings = dict(
@@ -67,9 +66,9 @@ def append_nms(model: onnx.ModelProto, settings: Mapping[str, Any]) -> None:
     """Appends non-maximum suppression to a network with the outputs 'detections'.
 
     Args:
-        model: Converted from an :class:`ExportNetwork`; its outputs become ``boxes``, ``scores``
-            and ``labels``, see :func:`export_detector`.
-        settings: What :func:`describe_nms` returns.
+        model: A model from an :class:`ExportNetwork`. Its outputs become ``boxes``, ``scores`` and
+            ``labels``, see :func:`export_detector`.
+        settings: The result of :func:`describe_nms`.
     """
     batch = model.graph.output[0].type.tensor_type.shape.dim[0]
     appended = onnx.parser.parse_graph(
@@ -80,7 +79,7 @@ def append_nms(model: onnx.ModelProto, settings: Mapping[str, Any]) -> None:
         )
     )
     for number, node in enumerate(appended.node):
-        # Converters to half precision name what they insert after the node that it is for.
+        # Converters to half precision name new nodes after the node that they are for.
         node.name = f'nms_{number}'
     model.graph.node.extend(appended.node)
     model.graph.initializer.extend(appended.initializer)

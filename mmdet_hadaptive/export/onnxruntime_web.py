@@ -1,4 +1,4 @@
-"""ONNX Runtime Web, of which a page needs two files beside it: from npm, once, or from a folder."""
+"""Finds ONNX Runtime Web, from npm or a folder. A page needs two of its files."""
 
 import hashlib
 import os
@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 from hadaptive_runtime import ExportError
 from hadaptive_runtime.errors import describe_error
 
-# One release: the page names files that older ones do not have, and newer ones may have other
-# operators or rounding. With this one the page's boxes were compared with Python's.
+# A fixed release: older ones lack files that the page names, and newer ones may have other
+# operators or rounding. The page's boxes were compared with Python's with this release.
 VERSION = '1.30.0'
 PACKAGE = f'onnxruntime-web@{VERSION}'
-# Of each file of that release its SHA-256. The first is all of its JavaScript in one piece; the
-# other the build for the processor, with SIMD, and with threads where a page may have them.
+# The SHA-256 of the two files. The first is its JavaScript. The other is the build for the CPU,
+# with SIMD, and with threads if a page may have them.
 DIGESTS = {
     'ort.wasm.bundle.min.mjs': '11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90',
     'ort-wasm-simd-threaded.wasm': (
@@ -33,19 +33,18 @@ _REMEDY = (
 def find_onnxruntime_web(source: Path | None = None) -> dict[str, bytes]:
     """Finds the files of ONNX Runtime Web.
 
-    Without a source they are those of :data:`VERSION`, from
-    ``$XDG_CACHE_HOME/mmdet_hadaptive`` (``~/.cache`` if not set), where they are kept once npm has
-    downloaded them.
+    Without a source they are those of :data:`VERSION`. npm downloads them once to
+    ``$XDG_CACHE_HOME/mmdet_hadaptive`` (``~/.cache`` if it is not set).
 
     Args:
-        source: The package ``onnxruntime-web`` as npm packs it (.tgz), or as it installs it: its
-            folder, or ``dist`` in there. It may be of another release.
+        source: The package ``onnxruntime-web`` as npm packs it (.tgz), or its folder as npm
+            installs it, or ``dist`` in this folder. It may be another release.
 
     Returns:
         The content of each file in :data:`DIGESTS`.
 
     Raises:
-        ExportError: If they cannot be had; says what helps.
+        ExportError: If they cannot be found or downloaded. It names the remedy.
     """
     if source is not None:
         return _read_archive(source) if source.is_file() else _read_folder(source)
@@ -119,7 +118,7 @@ def _check(found: dict[str, bytes]) -> None:
 
 
 def _keep(found: dict[str, bytes], folder: Path) -> None:
-    """Writes the files; other processes may do so at the same time."""
+    """Writes the files. Other processes may do so at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder) as unfinished:

@@ -1,4 +1,4 @@
-"""The selection of channels in operations that every runtime has."""
+"""Selects channels with operations that every runtime has."""
 
 from typing import TypeVar
 
@@ -11,23 +11,23 @@ from .inference_layers import SelectedProducts
 
 Model = TypeVar('Model', bound=nn.Module)
 
-# A difference of scores becomes its sign by multiplying and clipping it, in steps that do not
-# overflow in half precision; all of them together find differences of 1e-16.
+# A difference of scores becomes its sign by repeated multiplication and clipping, without overflow
+# in half precision. All steps together find differences of 1e-16.
 _STEP, _NUM_STEPS = 1e4, 4
 
 
 def make_portable(fused: Model) -> Model:
-    """Replaces what selects channels in a fused model, for runtimes without TopK and gather.
+    """Replaces the selection of channels in a fused model, for runtimes without TopK and gather.
 
     Args:
         fused: A model that :func:`fuse_for_inference` returned. It is changed.
 
     Returns:
-        The same model; it takes one image at a time.
+        The same model. It takes one image at a time.
 
     Raises:
-        ValueError: If the model has layers that were not fused, because their normalisation is not
-            a batch normalisation.
+        ValueError: If the model has layers that could not be fused, because their normalisation is
+            not a batch normalisation.
     """
     for name, module in list(fused.named_modules()):
         if isinstance(module, AdaptiveCrossHadamard):
@@ -41,14 +41,14 @@ def make_portable(fused: Model) -> Model:
 
 
 class PortableProducts(nn.Module):
-    """:class:`SelectedProducts` of one image without TopK, gather and index_select.
+    """Computes :class:`SelectedProducts` of one image without TopK, gather and index_select.
 
-    The rank of a channel is the number of channels with a higher score; of equal scores, that of
-    the first channel counts as higher. The matrix that has a one where a channel has a rank, times
-    the map, is the selection, and constant 1 x 1 convolutions make the pairs.
+    The rank of a channel is the number of channels with a higher score. If scores are equal, the
+    first channel's counts as higher. The selection is a matrix times the map; the matrix has a one
+    at each rank and its channel. Constant 1 x 1 convolutions make the pairs.
 
     Args:
-        products: The layer that this one replaces. Both agree exactly where no scores tie.
+        products: The layer that this one replaces. Both agree exactly if no scores are equal.
     """
 
     def __init__(self, products: SelectedProducts) -> None:
@@ -83,8 +83,8 @@ class PortableProducts(nn.Module):
         return torch.cat([u, products + self.shift], dim=1)
 
     def choose(self, scores: Tensor) -> Tensor:
-        """Ones where a channel has a rank: from (1, C) to (1, s, C)."""
-        # In row i and column j the sign of score j less score i.
+        """Returns ones at the ranks of channels: (1, C) to (1, s, C)."""
+        # Row i and column j have the sign of score j minus score i.
         sign = scores[:, None, :] - scores[:, :, None]
         for _ in range(_NUM_STEPS):
             sign = (sign * _STEP).clamp(-1, 1)
@@ -93,7 +93,7 @@ class PortableProducts(nn.Module):
 
 
 def _make_choice(indices: Tensor, num_inputs: int, weight: Tensor) -> nn.Conv2d:
-    """A 1 x 1 convolution that copies channels."""
+    """Returns a 1 x 1 convolution that copies channels."""
     conv = nn.Conv2d(num_inputs, len(indices), 1, bias=False)
     chosen = F.one_hot(indices, num_inputs).to(weight)
     conv.weight = nn.Parameter(chosen[:, :, None, None], requires_grad=False)

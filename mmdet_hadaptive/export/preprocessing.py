@@ -1,4 +1,4 @@
-"""How a config prepares images, as the metadata of exported models describe it."""
+"""Reads a config's preprocessing for the metadata of exported models."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -10,10 +10,11 @@ from hadaptive_runtime import ExportError, Preprocessing
 
 from ..utils.configs import find_pipelines, type_name
 
-# What a test pipeline may hold; anything else would change images in a way that is not described.
+# A test pipeline may have these transforms. Others would change images in a way that the metadata
+# cannot describe.
 _DESCRIBED = {'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'Resize', 'Pad'}
 
-# How images are read, resized and padded; of other transforms these keys have no meaning.
+# These keys say how images are read, resized and padded. Other transforms do not have them.
 _DESCRIBED_VALUES = dict(
     color_type='color', interpolation='bilinear', backend='cv2', padding_mode='constant'
 )
@@ -23,13 +24,13 @@ def read_preprocessing(config: Config) -> Preprocessing:
     """Reads the test pipeline and the data preprocessor of a config.
 
     Args:
-        config: A detector's.
+        config: A detector's config.
 
     Returns:
-        What both do to an image.
+        The preprocessing by both.
 
     Raises:
-        ExportError: If they do something that cannot be described in this way.
+        ExportError: If this class cannot describe it.
     """
     pipeline = find_test_pipeline(config)
     names = [type_name(transform['type']) for transform in pipeline]
@@ -66,7 +67,7 @@ def read_preprocessing(config: Config) -> Preprocessing:
         pad_value = pad_value[::-1]
     divisor = settings.get('pad_size_divisor', 1)
     rounded = tuple(ceil(length / divisor) * divisor for length in input_size)
-    # The preprocessor pads what is normalised already.
+    # The data preprocessor pads after the normalisation.
     after = settings.get('pad_value', 0)
     pad_after = tuple(m + s * after for m, s in zip(mean, std, strict=True))
     if pad_value is not None and rounded != input_size and pad_value != pad_after:
@@ -86,16 +87,16 @@ def read_preprocessing(config: Config) -> Preprocessing:
 
 
 def set_input_size(config: Config, height: int, width: int) -> None:
-    """Changes what the test pipeline of a config resizes and pads to.
+    """Changes the size to which a config's test pipeline resizes and pads.
 
     Args:
-        config: Is changed.
-        height: In pixels.
-        width: In pixels.
+        config: The config. It is changed.
+        height: The height in pixels.
+        width: The width in pixels.
 
     Raises:
-        ExportError: If a side is below 1, there is no pipeline, or it does not have one Resize
-            with one scale.
+        ExportError: If a side is below 1, if there is no pipeline, or if it does not have one
+            Resize with one scale.
     """
     if min(height, width) < 1:
         raise ExportError(f'the size must be at least 1 x 1 pixels, got {height} x {width}')
@@ -114,7 +115,7 @@ def find_test_pipeline(config: Config) -> list[ConfigDict]:
         config: A detector's config.
 
     Returns:
-        The pipeline, of several data sets the one that all of them have.
+        The pipeline. If there are several data sets, they must have the same one.
 
     Raises:
         ExportError: If there is none, or if the data sets have different ones.
@@ -143,7 +144,7 @@ def _resize(pipeline: list[ConfigDict]) -> ConfigDict:
 
 
 def _padded(pad: ConfigDict, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, ...]]:
-    """The size after a Pad, and its value per channel."""
+    """Returns the size after a Pad, and its value per channel."""
     value = pad.get('pad_val', 0)
     value = value.get('img', 0) if isinstance(value, dict) else value
     value = _per_channel(value)
@@ -156,6 +157,6 @@ def _padded(pad: ConfigDict, size: tuple[int, int]) -> tuple[tuple[int, int], tu
 
 
 def _per_channel(value: float | Sequence[float]) -> tuple[float, ...]:
-    """One value or three as three."""
+    """Returns one value or three as three."""
     values = tuple(map(float, value)) if isinstance(value, (list, tuple)) else (float(value),)
     return values * 3 if len(values) == 1 else values

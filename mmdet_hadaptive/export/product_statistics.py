@@ -1,4 +1,4 @@
-"""Measures how much of the output of bottlenecks comes from products of channels."""
+"""Measures which part of bottlenecks' outputs comes from products of channels."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from ..layers import AdaptiveBottleneck, AdaptiveCrossHadamard
 
 
 def product_bottlenecks(model: nn.Module) -> dict[str, AdaptiveBottleneck]:
-    """The bottlenecks of a model that multiply channels, by their names.
+    """Finds the bottlenecks that multiply channels.
 
     Args:
-        model: A backbone or a detector with one, not fused.
+        model: A backbone or a detector, not fused.
 
     Returns:
-        In the order of the model; ``backbone.`` is left out of the names.
+        The bottlenecks by their names, in the model's order. The names have no ``backbone.``.
 
     Raises:
         ValueError: If the model has no such bottleneck.
@@ -38,17 +38,17 @@ def product_bottlenecks(model: nn.Module) -> dict[str, AdaptiveBottleneck]:
 
 
 def split_projection(bottleneck: AdaptiveBottleneck, h: Tensor) -> tuple[Tensor, Tensor]:
-    """What the channels and what their products contribute to the projection.
+    """Computes the contributions of channels and of products to the projection.
 
-    The projection is linear before its normalisation, so that its output is the sum of both.
+    The projection is linear before its normalisation, so its output is the sum of both.
 
     Args:
         bottleneck: One of :func:`product_bottlenecks`.
         h: The output of its activated depthwise convolution, shape (B, C + P, H, W).
 
     Returns:
-        Two maps (B, out_channels, H, W), from the C channels (with the bias, if the convolution
-        has one) and from the P products.
+        Two maps (B, out_channels, H, W): from the C channels (with the convolution's bias, if any),
+        and from the P products.
     """
     conv = bottleneck.projection.conv
     channels = bottleneck.expansion.pointwise.out_channels
@@ -59,19 +59,19 @@ def split_projection(bottleneck: AdaptiveBottleneck, h: Tensor) -> tuple[Tensor,
 
 
 class ProductStatistics:
-    """Counts what the products of one bottleneck contribute to its projection.
+    """Collects statistics of the contribution of a bottleneck's products to its projection.
 
-    The contribution is the part of the projection's output, before its normalisation, that comes
-    from the products (:func:`split_projection`).
+    The contribution is the part of the projection's output before its normalisation that comes from
+    the products (:func:`split_projection`).
 
     Args:
         bottleneck: One of :func:`product_bottlenecks`.
 
     Attributes:
-        sums: float64 tensors, each a sum over images, or over images and positions: their numbers
-            ``images`` and ``positions``, ``contribution`` and ``output`` (out_channels,), the
-            squares of both summed over the channels, too, ``contribution_squares`` and
-            ``output_squares``, and ``scores`` (C,), which stay 0 if the selection is fixed.
+        sums: float64 tensors. Sums over images and positions are ``contribution`` and ``output``
+            (out_channels,), and their squares, also summed over channels, ``contribution_squares``
+            and ``output_squares``. ``scores`` (C,) is a sum over images. It stays 0 if the
+            selection is fixed. ``images`` and ``positions`` are the numbers of terms.
     """
 
     def __init__(self, bottleneck: AdaptiveBottleneck) -> None:
@@ -88,7 +88,7 @@ class ProductStatistics:
         )
 
     def update(self, contribution: Tensor, output: Tensor) -> None:
-        """Counts a batch.
+        """Adds a batch.
 
         Args:
             contribution: (B, out_channels, H, W), floating dtype.
@@ -102,25 +102,25 @@ class ProductStatistics:
             self.sums[f'{name}_squares'] += value.square().sum()
 
     def update_scores(self, scores: Tensor) -> None:
-        """Counts the scores (B, C) of a batch."""
+        """Adds the scores (B, C) of a batch."""
         self.sums['scores'] += scores.detach().double().sum(0)
 
     @property
     def mean_contribution(self) -> Tensor:
-        """(out_channels,), float64: over images and positions."""
+        """The mean contribution over images and positions, (out_channels,), float64."""
         return self._mean('contribution', 'positions')
 
     @property
     def mean_scores(self) -> Tensor:
-        """(C,), float64: over images."""
+        """The mean scores over images, (C,), float64."""
         return self._mean('scores', 'images')
 
     @property
     def share(self) -> float:
-        """The variance of the contribution by that of the output, both summed over channels.
+        """The contribution's variance divided by the output's, both summed over channels.
 
-        0 if the contribution is constant. More than 1 is possible: products and channels may
-        cancel each other in part.
+        It is 0 if the contribution is constant. It may exceed 1, because products and channels may
+        partly cancel each other.
         """
         return (self._variance('contribution') / self._variance('output')).item()
 
@@ -138,13 +138,13 @@ class ProductStatistics:
 def collect_product_statistics(
     bottlenecks: Mapping[str, AdaptiveBottleneck],
 ) -> Iterator[dict[str, ProductStatistics]]:
-    """Counts what products contribute while the context lasts.
+    """Collects the contributions of products while the context lasts.
 
     Args:
         bottlenecks: The bottlenecks, as :func:`product_bottlenecks` returns them.
 
     Yields:
-        The statistics of each bottleneck, filled by the forward passes.
+        The statistics of each bottleneck. Forward passes fill them.
     """
     statistics = {name: ProductStatistics(b) for name, b in bottlenecks.items()}
     handles = []

@@ -1,4 +1,4 @@
-"""Removes from a trained model the products that it does without."""
+"""Removes products that a trained model does not need."""
 
 import copy
 from collections import OrderedDict
@@ -16,23 +16,23 @@ from .product_statistics import ProductStatistics, product_bottlenecks
 
 Model = TypeVar('Model', bound=nn.Module)
 
-# Metrics are decimals, such as 0.545 and 0.544, of which the difference is not quite 0.001.
+# Metrics are rounded decimals. In floating point, 0.545 - 0.544 is not exactly 0.001.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class PruningReport:
-    """What was removed, and what it cost.
+    """The result of pruning.
 
     Attributes:
-        removed: Names of the bottlenecks whose products were removed.
-        frozen: The bottlenecks whose products were kept and whose selection was frozen.
-        kept: The bottlenecks that stayed as they were.
+        removed: The names of bottlenecks without products now.
+        frozen: The names of bottlenecks with products and a frozen selection.
+        kept: The names of unchanged bottlenecks.
         metric_before: The metric of the model.
         metric_after: The metric of the pruned copy.
-        tolerance: How much was allowed to be lost.
-        parameters_before: Number of the model's parameters.
-        parameters_after: The number of parameters of the copy's bottlenecks.
+        tolerance: The allowed loss.
+        parameters_before: The number of the model's parameters.
+        parameters_after: The number of the copy's parameters.
     """
 
     removed: tuple[str, ...]
@@ -45,7 +45,7 @@ class PruningReport:
     parameters_after: int
 
     def __str__(self) -> str:
-        """Says all of it in four lines."""
+        """Describes the result in four lines."""
 
         def names(layers: tuple[str, ...]) -> str:
             return ', '.join(layers) or 'nothing'
@@ -65,36 +65,34 @@ def prune_products(
     evaluate: Callable[[nn.Module], float],
     tolerance: float = 1e-3,
 ) -> tuple[Model, PruningReport]:
-    """Copies a model into one without the products that its metric does not need.
+    """Makes a copy of a model without the products that its metric does not need.
 
     A bottleneck without products keeps its pointwise convolution as its expansion, and the first
-    channels of its depthwise convolution and its projection; the mean of what the products
-    contributed goes into the normalisation of the projection. If the metric falls by more than
-    the tolerance without all products, they are removed one bottleneck after the other, those with
-    the smallest share of the output first, as long as it does not. Of bottlenecks that keep their
-    products, the selection is then frozen in the same way: the channels with the highest mean
-    scores are selected for all images, without scores, and come first.
+    channels of its depthwise convolution and its projection. The mean contribution of the products
+    goes into the normalisation of the projection. First all products are removed. If the metric
+    then falls by more than the tolerance, they are removed one bottleneck after the other, those
+    with the smallest share of the output first. A removal that costs too much is undone. Then the
+    selections of the other bottlenecks are frozen in the same way: for all images the channels
+    with the highest mean scores are selected. No scores are computed, and these channels come
+    first.
 
-    At most two evaluations for each bottleneck and three more. The copy can be fused
-    (:func:`fuse_for_inference`), exported and saved whole; its ``state_dict`` does not fit the
-    model.
+    This takes at most two evaluations for each bottleneck and three more. The copy can be fused
+    (:func:`fuse_for_inference`), exported and saved. Its ``state_dict`` does not fit the model.
 
     Args:
-        model: A trained backbone, or a detector with one, on any device; not fused. It is not
-            changed.
+        model: A trained backbone or detector on any device, not fused. It is not changed.
         statistics: The statistics of all bottlenecks with products, on training images
             (:func:`~mmdet_hadaptive.export.product_statistics.collect_product_statistics`).
-        evaluate: Returns the metric of a model, such as the mAP on validation data; more is
-            better.
-        tolerance: How much the metric may fall in all, at least 0.
+        evaluate: Returns a metric of a model, such as the mAP on validation data. Higher is better.
+        tolerance: The allowed total loss of the metric, at least 0.
 
     Returns:
-        The copy, in eval mode, and what was removed. That may be nothing.
+        The copy, in eval mode, and a description. Perhaps nothing was removed.
 
     Raises:
-        ValueError: If the tolerance is negative, the model has no products, no image has been
-            counted, or a normalisation is not a batch normalisation with running statistics: the
-            channels of others cannot be separated.
+        ValueError: If the tolerance is negative, if the model has no products, if the statistics
+            have no images, or if a normalisation is not a batch normalisation with running
+            statistics. Others mix their channels.
     """
     if not tolerance >= 0:
         raise ValueError(
@@ -136,7 +134,7 @@ def prune_products(
 
 
 def _choose(names: list[str], is_good: Callable[[Sequence[str]], bool]) -> list[str]:
-    """All of the names, or those that are good when taken one after the other."""
+    """Returns all names if they are good together, else those that are good one after the other."""
     if is_good(names):
         return names
     chosen: list[str] = []
@@ -163,7 +161,7 @@ def _copy_without(
     frozen: Sequence[str],
 ) -> Model:
     pruned = copy.deepcopy(model)
-    # Some of MMDetection's modules do not return themselves from eval().
+    # eval() of some of MMDetection's modules does not return the module.
     pruned.eval()
     bottlenecks = product_bottlenecks(pruned)
     for name in removed:
@@ -195,7 +193,7 @@ def _freeze_selection(bottleneck: AdaptiveBottleneck, mean_scores: Tensor) -> No
 
 
 def _take_width(bottleneck: AdaptiveBottleneck, index: Tensor) -> None:
-    """Keeps the channels between expansion and projection that an index names, in its order."""
+    """Keeps the channels of an index between expansion and projection, in its order."""
     depthwise, conv = bottleneck.depthwise, bottleneck.projection.conv
     _take(depthwise.conv, index)
     _take(depthwise.norm, index)
@@ -206,9 +204,9 @@ def _take_width(bottleneck: AdaptiveBottleneck, index: Tensor) -> None:
 
 
 def _take(module: nn.Module, index: Tensor) -> None:
-    """Keeps the output channels that an index names, in its order."""
+    """Keeps the output channels of an index, in its order."""
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        # A count of batches has no channels.
+        # The count of batches has no channels.
         if value.ndim:
             taken = value[index.to(value.device)]
             setattr(module, name, nn.Parameter(taken) if isinstance(value, nn.Parameter) else taken)

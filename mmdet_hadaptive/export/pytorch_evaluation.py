@@ -1,4 +1,4 @@
-"""Measures detectors on the data of their configs: the training and the validation images."""
+"""Measures detectors on the training and validation images of their configs."""
 
 import copy
 import io
@@ -29,19 +29,20 @@ from .product_statistics import ProductStatistics, collect_product_statistics, p
 def collect_on_training_images(
     detector: BaseModel, config: Config, num_images: int
 ) -> dict[str, ProductStatistics]:
-    """Counts what products contribute on training images, taken through the test pipeline.
+    """Measures the contributions of products on training images, by the test pipeline.
 
     Args:
-        detector: Trained, not fused. Its mode becomes eval.
-        config: The detector's.
-        num_images: How many training images, evenly spaced in the data set; all if it has fewer.
+        detector: A trained detector, not fused. It is put into eval mode.
+        config: The detector's config.
+        num_images: The number of training images, evenly spaced in the data set. If it has fewer,
+            all.
 
     Returns:
         The statistics of each bottleneck.
 
     Raises:
-        ValueError: If ``num_images`` is below 1, the detector has no products, or the config no
-            training data or none that can be read.
+        ValueError: If ``num_images`` is below 1, if the detector has no products, or if the config
+            has no usable training data.
         OSError: If an image cannot be read.
     """
     if num_images < 1:
@@ -71,16 +72,16 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
     """Makes a function that evaluates detectors on a config's validation data.
 
     Args:
-        config: The config. Its validation images go through its test pipeline, as in the export,
-            and its ``val_evaluator`` gives the metric.
+        config: The config. Its test pipeline reads its validation images, as in the export. Its
+            ``val_evaluator`` gives the metric.
 
     Returns:
-        The function, from a detector, whose mode becomes eval, to its mAP in 0..1; 0 if it detects
-        nothing at all.
+        A function that returns the mAP of a detector in 0..1, and 0 without detections. It puts the
+        detector into eval mode.
 
     Raises:
         ValueError: If the config has no validation data or no ``val_evaluator``. The function
-            raises one if the evaluator does not give COCO's mAP.
+            raises it if the evaluator does not give COCO's mAP.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     if not config.get('val_dataloader') or not config.get('val_evaluator'):
@@ -102,7 +103,7 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
             evaluator.process(detector.val_step(batch), batch)
         logger = MMLogger.get_current_instance()
         level = logger.level
-        # The metric logs and prints tables each time.
+        # The metric would log and print tables each time.
         logger.setLevel(logging.WARNING)
         try:
             with redirect_stdout(io.StringIO()):
@@ -110,7 +111,7 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
         finally:
             logger.setLevel(level)
         if not metrics and any(isinstance(metric, CocoMetric) for metric in evaluator.metrics):
-            # Which only logs that nothing at all was detected.
+            # Without any detection, the metric only logs it.
             return 0.0
         if MAP not in metrics:
             raise ValueError(
@@ -123,5 +124,5 @@ def make_evaluation(config: Config) -> Callable[[BaseModel], float]:
 
 
 def _for_tests(dataset: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A data set that takes all of its images through the test pipeline."""
+    """Builds a data set that reads all images by the test pipeline."""
     return {**dataset, 'pipeline': find_test_pipeline(config), 'test_mode': True}

@@ -1,4 +1,4 @@
-"""Makes an exported model compute with 8-bit integers, and compares its mAP before and after."""
+"""Quantises an exported model to 8-bit integers, and compares its mAP before and after."""
 
 import copy
 import math
@@ -26,24 +26,24 @@ from .model_file import encode_model
 from .pytorch_evaluation import make_evaluation
 from .writers import import_package, write_sidecar
 
-# What quantises a file in place: the file, batches of images as it takes them, its metadata.
+# Quantises a file in place. Arguments: the file, batches of its inputs, its metadata.
 Quantizer = Callable[[Path, Iterator[np.ndarray], Mapping[str, Any]], None]
 
-# Training images on which the ranges of values are measured.
+# The ranges of values are measured on so many training images.
 _NUM_IMAGES = 100
-# Metrics are decimals, such as 0.545 and 0.535, of which the difference is not quite 0.01.
+# Metrics are rounded decimals. In floating point, 0.545 - 0.535 is not exactly 0.01.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What quantisation cost.
+    """The result of a quantisation.
 
     Attributes:
-        metric_before: mAP of the exported model on the validation data.
-        metric_after: The metric of the quantised model.
-        tolerance: How much was allowed to be lost.
-        num_images: On how many training images ranges were measured.
+        metric_before: The mAP of the exported model on the validation data.
+        metric_after: The mAP of the quantised model.
+        tolerance: The allowed loss.
+        num_images: The number of training images for the ranges.
     """
 
     metric_before: float
@@ -52,7 +52,7 @@ class QuantizationReport:
     num_images: int
 
     def __str__(self) -> str:
-        """Says it in a line."""
+        """Describes the result in a line."""
         return (
             f'INT8, measured on {self.num_images} training images: metric '
             f'{self.metric_before:.4f}, now {self.metric_after:.4f} (tolerance '
@@ -70,22 +70,22 @@ def quantize_exported(
 ) -> QuantizationReport:
     """Quantises an exported detector, if its mAP does not fall by more than a tolerance.
 
-    Ranges are those of training images, which go through the test pipeline.
+    Ranges are measured on training images, which the test pipeline reads.
 
     Args:
         config: The config that the model was exported with, with training and validation data.
-        file: The exported model; is replaced by the quantised one.
-        metadata: What the file says of itself.
-        batch: Images that it takes at a time; None for any number.
-        quantize: The function of its format that quantises.
-        tolerance: How much the mAP on the validation data may fall, see :func:`check_tolerance`.
+        file: The exported model. The quantised model replaces it.
+        metadata: The file's metadata.
+        batch: Its batch size. None for any.
+        quantize: The format's function for quantisation.
+        tolerance: The allowed loss of mAP on the validation data, see :func:`check_tolerance`.
 
     Returns:
-        What it cost.
+        The mAP before and after.
 
     Raises:
-        ExportError: If the training data has other classes, there are no training images or one
-            cannot be read, there is no validation data, or the mAP falls by more.
+        ExportError: If the training data has other classes, if there are no training images or one
+            cannot be read, if there is no validation data, or if the mAP falls by more.
     """
     files = training_images(config, metadata['classes'], _NUM_IMAGES)
     config = copy.deepcopy(config)
@@ -111,10 +111,10 @@ def quantize_exported(
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Checks how much of the mAP may be lost by INT8, before anything takes long.
+    """Checks the allowed loss of mAP by INT8, before the export starts.
 
     Raises:
-        ExportError: If it is below 0, or no number.
+        ExportError: If it is below 0, or not a number.
     """
     if not tolerance >= 0:
         raise ExportError(
@@ -126,16 +126,16 @@ def check_tolerance(tolerance: float) -> None:
 def quantize_onnx(file: Path, batches: Iterator[np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Quantises with ONNX Runtime's static quantisation (INT8, QDQ format).
 
-    The dense two-dimensional convolutions get int8 weights, with a scale for each output channel,
-    and uint8 inputs and outputs. All else stays in float32: depthwise convolutions, the scorers
+    Dense two-dimensional convolutions get int8 weights, with a scale for each output channel, and
+    uint8 inputs and outputs. Everything else stays in float32: depthwise convolutions, the scorers
     that select channels, the products of ACH, decoding and non-maximum suppression.
     """
     exported = onnx.load(file)
     (images,) = exported.graph.input
     with TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / 'prepared.onnx', Path(folder) / 'quantized.onnx'
-        # Folds constants, as ONNX Runtime advises. Its symbolic inference of shapes gets those
-        # of the non-maximum suppression wrong; those of the network are known without it.
+        # This folds constants, as ONNX Runtime recommends. Its symbolic inference of shapes is
+        # wrong for non-maximum suppression, and not needed: the network's shapes are known.
         quant_pre_process(exported, str(prepared), skip_symbolic_shape=True)
         quantize_static(
             prepared,
@@ -154,9 +154,9 @@ def quantize_onnx(file: Path, batches: Iterator[np.ndarray], metadata: Mapping[s
 def quantize_openvino(
     file: Path, batches: Iterator[np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
-    """Quantises with NNCF, which OpenVINO's own tools use."""
+    """Quantises with NNCF, OpenVINO's own library."""
     openvino = import_package('openvino')
-    # Otherwise it reports over the network that it is used.
+    # Otherwise it sends usage statistics over the network.
     os.environ.setdefault('NNCF_CI', '1')
     nncf = import_package('nncf')
     suffixes = ('.xml', '.bin')
@@ -168,13 +168,13 @@ def quantize_openvino(
         openvino.save_model(quantized, made, compress_to_fp16=False)
         del model, quantized
         for suffix in suffixes:
-            # Not into the old file, into which a session may look.
+            # Not into the old file, because a session may have mapped it.
             made.with_suffix(suffix).replace(file.with_suffix(suffix))
     write_sidecar(file, suffixes, 'openvino', metadata, batch)
 
 
 class _Reader(CalibrationDataReader):
-    """Hands batches to ONNX Runtime."""
+    """Gives batches to ONNX Runtime."""
 
     def __init__(self, name: str, batches: Iterator[np.ndarray]) -> None:
         self.name = name
@@ -188,7 +188,7 @@ class _Reader(CalibrationDataReader):
 def _batches(
     config: Config, size: int, preprocessing: Preprocessing, files: list[str]
 ) -> Iterator[np.ndarray]:
-    """Images as the model takes them; the last batch is filled up with the first images."""
+    """Yields batches for the model. The last batch is filled up with the first images."""
     for start in range(0, len(files), size):
         batch = [files[place % len(files)] for place in range(start, start + size)]
         yield np.stack([preprocessing.canvas(run_pipeline(config, file)) for file in batch])
@@ -200,7 +200,7 @@ def training_images(config: Config, classes: Sequence[str], number: int) -> list
     Args:
         config: A config that has a ``train_dataloader``.
         classes: The classes of the exported model.
-        number: How many; all if there are fewer.
+        number: The number of images. If there are fewer, all.
 
     Returns:
         Their files.
@@ -232,10 +232,10 @@ def training_images(config: Config, classes: Sequence[str], number: int) -> list
 
 
 def _dense_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the dense convolutions of maps.
+    """Returns the names of dense two-dimensional convolutions.
 
-    Scorers have one-dimensional ones, unless they were fused into matrix products. Depthwise ones
-    are faster in float32.
+    Scorers have one-dimensional convolutions, or were fused into matrix products. Depthwise
+    convolutions are faster in float32.
     """
     dense = {
         tensor.name

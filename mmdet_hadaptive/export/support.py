@@ -1,4 +1,4 @@
-"""Which detectors can be exported, and how far."""
+"""Checks which detectors can be exported, and with which outputs."""
 
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ from hadaptive_runtime import ExportError
 Outputs = Literal['features', 'head', 'boxes', 'detections']
 OUTPUTS: tuple[Outputs, ...] = get_args(Outputs)
 
-# How the predictions of a level become boxes and scores is written in these two.
+# These two methods compute boxes and scores from the predictions of a level.
 _SUPPORTED_DECODING = (BaseDenseHead._predict_by_feat_single, GFLHead._predict_by_feat_single)
 _NMS_OPTIONS = {'type', 'iou_threshold', 'split_thr'}
 
@@ -22,11 +22,11 @@ def check_support(detector: BaseModel, outputs: Outputs) -> None:
     """Checks that a detector can be exported with certain outputs.
 
     Args:
-        detector: Any of MMDetection's.
+        detector: Any detector of MMDetection.
         outputs: One of :data:`OUTPUTS`.
 
     Raises:
-        ExportError: If it cannot.
+        ExportError: If it cannot be exported with them.
     """
     if outputs not in OUTPUTS:
         raise ExportError(f'outputs must be one of {", ".join(OUTPUTS)}, got {outputs!r}')

@@ -1,4 +1,4 @@
-"""The web page that runs an exported detector."""
+"""Writes the web page that runs an exported detector."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +9,12 @@ from .onnxruntime_web import DIGESTS, find_onnxruntime_web
 
 MODEL = 'model.onnx'
 _SOURCE = Path(__file__).with_name('page')
-# Servers know what .js is, and not all what .mjs is.
+# All servers know .js. Some do not know .mjs.
 _RUNTIME = {name: f'onnxruntime/{name.replace(".mjs", ".js")}' for name in DIGESTS}
 
 
 def read_web_page(onnxruntime_web: Path | None) -> Mapping[str, bytes]:
-    """Reads what a page consists of beside the model.
+    """Reads the files of a page except for the model.
 
     Args:
         onnxruntime_web: See :func:`find_onnxruntime_web`.
@@ -31,13 +31,14 @@ def read_web_page(onnxruntime_web: Path | None) -> Mapping[str, bytes]:
 
 
 def check_web_folder(out: Path) -> None:
-    """Checks that a page can be written in place of what is there.
+    """Checks that a page can be written to a folder.
 
     Args:
         out: The folder to write.
 
     Raises:
-        ExportError: If it is a file, holds anything else than a page, or cannot be renamed.
+        ExportError: If it is a file, if it holds other files than a page's, or if it cannot be
+            renamed.
     """
     folder = out.resolve()
     if Path.cwd().is_relative_to(folder) or folder.is_mount():

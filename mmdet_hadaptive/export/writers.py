@@ -1,6 +1,6 @@
 """Writes networks in the formats of other runtimes.
 
-All take the network, a batch of inputs, the file to write, the metadata, and how to convert.
+All functions take the network, a batch of inputs, the file, the metadata and the conversion.
 """
 
 import subprocess
@@ -48,7 +48,7 @@ def write_openvino(
     metadata: Mapping[str, Any],
     conversion: Conversion,
 ) -> None:
-    """Writes .xml and .bin, with float32 weights, by way of ONNX."""
+    """Writes .xml and .bin with float32 weights, from ONNX."""
     openvino = import_package('openvino')
     model = _convert(network, inputs, metadata, conversion)
     read = openvino.Core().read_model(model.SerializeToString())
@@ -63,7 +63,7 @@ def write_ncnn(
     metadata: Mapping[str, Any],
     conversion: Conversion,
 ) -> None:
-    """Writes .param and .bin, with float32 weights, by way of TorchScript and pnnx."""
+    """Writes .param and .bin with float32 weights, from TorchScript by pnnx."""
     pnnx = import_package('pnnx')
     shapes, traced = _trace(_portable(network), inputs)
     with TemporaryDirectory() as folder:
@@ -92,9 +92,9 @@ def write_opencv(
     metadata: Mapping[str, Any],
     conversion: Conversion,
 ) -> None:
-    """Writes an ONNX file of operators that OpenCV 4 knows."""
+    """Writes an ONNX file with operators that OpenCV 4 knows."""
     model = _convert(_portable(network), inputs, metadata, conversion)
-    # OpenCV cannot compute constants at every place.
+    # OpenCV does not accept constants everywhere.
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(file)
@@ -110,10 +110,10 @@ def write_executorch(
     metadata: Mapping[str, Any],
     conversion: Conversion,
 ) -> None:
-    """Writes .pte for the processor, by XNNPACK as far as that goes."""
+    """Writes .pte for the CPU. XNNPACK computes the operators that it knows."""
     exir = import_package('executorch.exir')
     xnnpack = import_package('executorch.backends.xnnpack.partition.xnnpack_partitioner')
-    # ExecuTorch refuses channels_last, and any stride of zero, as NumPy gives to a batch of one.
+    # ExecuTorch refuses channels_last, and strides of zero, which NumPy may give to a batch of one.
     network = network.to(memory_format=torch.contiguous_format)
     inputs = inputs.clone(memory_format=torch.contiguous_format)
     with warnings.catch_warnings():
@@ -187,7 +187,7 @@ def _portable(network: ExportNetwork) -> ExportNetwork:
 def _trace(
     network: ExportNetwork, inputs: Tensor
 ) -> tuple[list[tuple[int, ...]], torch.jit.ScriptModule]:
-    """The shapes of the outputs, and the network in TorchScript."""
+    """Returns the shapes of the outputs, and the network in TorchScript."""
     network = network.to(memory_format=torch.contiguous_format)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -196,11 +196,11 @@ def _trace(
 
 
 def import_package(module: str, remedy: str | None = None) -> ModuleType:
-    """Imports what a format needs.
+    """Imports a module that a format needs.
 
     Args:
         module: The dotted name of the module.
-        remedy: How it is installed, if not by the name of its package.
+        remedy: How to install it, if not by the name of its package.
 
     Returns:
         The module.
@@ -213,7 +213,7 @@ def import_package(module: str, remedy: str | None = None) -> ModuleType:
         raise ExportError(f'{package} is not installed: {remedy or f"pip install {package}"}')
     try:
         return import_module(module)
-    except Exception as error:  # what fails in a library has any type
+    except Exception as error:  # libraries raise errors of any type
         raise ExportError(
             f'{package} is installed but cannot be imported ({describe_error(error)}): install it '
             f'again with {remedy or f"pip install --force-reinstall {package}"}, or use another '
@@ -234,8 +234,8 @@ def write_sidecar(
         file: One of the model's files.
         suffixes: The suffixes of all the files.
         format: The name of the format.
-        metadata: What else there is to say.
-        batch: Images at a time; None for any number.
+        metadata: The other metadata.
+        batch: The batch size. None for any.
     """
     content = encode_sidecar({'format': format, 'batch': batch, **metadata}, suffixes)
     file.with_suffix('.json').write_text(content)

@@ -13,56 +13,56 @@ from .eca import ECAScorer
 _MIN_TEMPERATURE = 0.01
 _MAX_TEMPERATURE = 4.0
 _TEMPERATURE_STEP = 0.005
-# Norms are never negative: no backward pass has been seen yet.
+# Norms are never negative. This value means that there was no backward pass yet.
 _NO_NORM_YET = -1.0
 
 
 class AdaptiveCrossHadamard(nn.Module):
-    """Appends to its channels the pairwise products of those that score highest.
+    """Appends the pairwise products of the channels with the highest scores.
 
     1. ``u = norm(pointwise(x))``, a 1x1 convolution that keeps the number of channels.
     2. :class:`ECAScorer` scores the channels of ``u``.
-    3. ``num_selected`` channels are chosen per image: the highest scores in eval mode, Gumbel
-       top-k with straight-through gradient in training mode.
+    3. ``num_selected`` channels are selected for each image: the highest scores in eval mode,
+       Gumbel top-k with a straight-through gradient in training mode.
     4. Their pairwise products are normalised and concatenated to ``u``.
 
-    The temperature of the selection follows its own rule (section 3 of the paper): after each
-    backward pass it grows by 0.5 % if the gradient norm of the scorer's kernel did not fall
-    against the pass before, and shrinks by 0.5 % if it did, within [0.01, 4]. A hook on the
-    kernel's gradient does this, so that it works in any training loop and whenever gradients
-    are cleared; frozen layers and layers in eval mode have no such gradient and keep their
-    temperature. Of several processes each has a part of the batch; the rule follows the mean of
-    their gradients, so that their temperatures stay equal: as with ``SyncBatchNorm``, all processes
-    must run the backward pass. A gradient that is not finite, as after an overflow in mixed
-    precision, leaves the temperature and the stored norm alone. The gradient is taken as the
-    backward pass gives it: where ``GradScaler`` changes the scale of the loss, one step compares
-    two scales.
+    The temperature of the selection has its own rule (section 3 of the paper). After each backward
+    pass, the gradient norm of the scorer's kernel is compared with that of the previous pass. If it
+    is smaller, the temperature shrinks by 0.5 %, else it grows by 0.5 %. It stays in [0.01, 4]. A
+    hook on the kernel's gradient does this, so it works in any training loop. Frozen layers and
+    layers in eval mode have no gradient and keep their temperature. With several processes, the
+    rule uses the mean of their gradients, so their temperatures stay equal. As with
+    ``SyncBatchNorm``, all processes must run the backward pass. A gradient that is not finite, as
+    after an overflow in mixed precision, changes neither the temperature nor the stored norm. The
+    gradient includes the scale of the loss. When ``GradScaler`` changes this scale, one step
+    compares two scales.
 
     Source: arXiv 2505.22226 v2, section 3.
 
     Args:
-        in_channels: Channels C of the input.
-        num_selected: Number s of channels to choose, 2 <= s <= C.
+        in_channels: The number C of input channels.
+        num_selected: The number s of channels to select, 2 <= s <= C.
         product_norm: Makes the normalisation of the s(s-1)/2 products.
         norm_layer: Makes the normalisation for a number of channels.
-        straight_through: 'standard' for the estimator as the paper describes it, 'reversed' for
-            the negated gradient to the scores that the authors' released code computes.
-        selection: 'adaptive' as described, or 'fixed' for the first ``num_selected`` channels of
-            every image, without scores (the paper's ablation; as the pointwise convolution may
-            put any channel there, which ones are fixed does not matter).
-        adapt_temperature: Whether the temperature follows its rule or stays as it is.
+        straight_through: 'standard' for the paper's estimator. 'reversed' negates the gradient of
+            the scores, as in the authors' released code.
+        selection: 'adaptive' as described. 'fixed' selects the first ``num_selected`` channels of
+            every image, without scores (the paper's ablation). The pointwise convolution can learn
+            any order, so the choice of fixed channels does not matter.
+        adapt_temperature: Whether the temperature follows its rule. Else it is constant.
 
     Attributes:
         out_channels: C + s(s-1)/2.
-        scorer: The :class:`ECAScorer`; None if the selection is fixed.
+        scorer: The :class:`ECAScorer`. None if the selection is fixed.
         temperature: Buffer, float32 scalar, initially 4.
-        last_grad_norm: Buffer, float32 scalar: the L2 norm of the kernel's gradient in the last
-            backward pass, -1 before the first.
-        on_selection: Called in each forward pass, if set, with the scores (B, C) and the indices
-            (B, s) of the selected channels, both without gradient. Not copied with the layer.
+        last_grad_norm: Buffer, float32 scalar. The L2 norm of the kernel's gradient in the last
+            backward pass, or -1 before the first.
+        on_selection: If set, each forward pass calls it with the scores (B, C) and the indices
+            (B, s) of the selected channels, both without gradient. Copies of the layer do not have
+            it.
 
     Raises:
-        ValueError: If ``num_selected``, ``straight_through`` or ``selection`` is not one of those.
+        ValueError: If ``num_selected``, ``straight_through`` or ``selection`` has another value.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class AdaptiveCrossHadamard(nn.Module):
         self.register_buffer('temperature', torch.tensor(_MAX_TEMPERATURE))
         self.register_buffer('last_grad_norm', torch.tensor(_NO_NORM_YET))
         self.on_selection: Callable[[Tensor, Tensor], None] | None = None
-        # The kernel that the rule hangs on, and the handle of its hook.
+        # The kernel with the rule's hook, and the handle of the hook.
         self._watched: tuple[Tensor, Any] | None = None
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -106,8 +106,8 @@ class AdaptiveCrossHadamard(nn.Module):
 
         Args:
             x: Shape (B, C, H, W), floating dtype.
-            noise: Shape (B, C): Gumbel noise for the selection in training mode, drawn from
-                torch's generator if not given. Not used in eval mode.
+            noise: Shape (B, C), Gumbel noise for the selection in training mode. By default it is
+                drawn from torch's generator. It is not used in eval mode.
 
         Returns:
             Shape (B, C + s(s-1)/2, H, W).
@@ -121,7 +121,7 @@ class AdaptiveCrossHadamard(nn.Module):
         return torch.cat([u, norm(pairwise_products(selected))], dim=1)
 
     def _select(self, u: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Indices (B, s) of the chosen channels, and ones (B, s) that carry their gradient."""
+        """Returns the selected indices (B, s), and ones (B, s) that carry their gradient."""
         ones = u.new_ones(u.shape[0], self.num_selected)
         if self.scorer is None:
             return torch.arange(self.num_selected, device=u.device).expand(u.shape[0], -1), ones
@@ -133,7 +133,8 @@ class AdaptiveCrossHadamard(nn.Module):
             indices, scale = gumbel_top_k(
                 scores,
                 self.num_selected,
-                # A copy, because the rule writes to the buffer while a graph may still need it.
+                # A copy, because the rule changes the buffer while a graph may still need the old
+                # value.
                 self.temperature.clone(),
                 noise,
                 reverse_gradient=self.straight_through == 'reversed',
@@ -145,7 +146,7 @@ class AdaptiveCrossHadamard(nn.Module):
         return indices, scale
 
     def extra_repr(self) -> str:
-        """Names the selection."""
+        """Returns the selection for the layer's ``repr``."""
         selection = 'fixed' if self.scorer is None else 'adaptive'
         return (
             f'num_selected={self.num_selected}, selection={selection!r}, '
@@ -154,21 +155,21 @@ class AdaptiveCrossHadamard(nn.Module):
         )
 
     def _find_kernel(self) -> nn.Parameter:
-        """The scorer's kernel, or the parameter that it is computed from in each forward pass.
+        """Returns the scorer's kernel, or the parameter that it is computed from.
 
-        Pruning and parametrisations make another tensor of ``scorer.conv.weight`` each time.
+        Pruning and parametrisations compute a new ``scorer.conv.weight`` in each forward pass.
         """
         return next(self.scorer.parameters())
 
     def _is_watched(self, kernel: nn.Parameter) -> bool:
-        """Whether the rule is hooked to the kernel that is in use now.
+        """Returns whether the current kernel has the rule's hook.
 
-        Looked up in every forward pass, because copies of a parameter (deepcopy, pickle) and
-        parameters that replace it come without its hooks.
+        Each forward pass checks this, because copies of a parameter (deepcopy, pickle) and
+        parameters that replace it have no hooks.
         """
         return self._watched is not None and self._watched[0] is kernel
 
-    # A compiled graph would add the hook again each time it runs.
+    # A compiled graph would add the hook again in each run.
     @torch.compiler.disable
     def _watch_gradient(self, kernel: nn.Parameter) -> None:
         if self._watched is not None:
@@ -180,14 +181,14 @@ class AdaptiveCrossHadamard(nn.Module):
 
     @torch.no_grad()
     def update_temperature(self, grad: Tensor) -> None:
-        """Applies the temperature rule; a hook calls it in each backward pass.
+        """Applies the temperature rule. A hook calls it in each backward pass.
 
         Args:
-            grad: Gradient of the scorer's kernel, of its shape.
+            grad: The gradient of the scorer's kernel, with its shape.
         """
         grad = grad.float()
         if distributed.is_available() and distributed.is_initialized():
-            # The optimizer gets the gradient itself.
+            # The optimizer gets the unchanged gradient.
             grad = grad.clone()
             distributed.all_reduce(grad)
             grad /= distributed.get_world_size()

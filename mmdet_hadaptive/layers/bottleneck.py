@@ -1,4 +1,4 @@
-"""The bottleneck that Hadaptive-Net is made of."""
+"""The bottleneck of Hadaptive-Net."""
 
 from collections.abc import Callable
 
@@ -8,26 +8,26 @@ from .conv import ConvNormAct
 
 
 class AdaptiveBottleneck(nn.Module):
-    """Expansion, depthwise convolution, pointwise projection, and a residual where it fits.
+    """Expansion, depthwise convolution, pointwise projection, and a residual connection.
 
     Stride 1 keeps height and width. Stride 2 halves them: a 2 x 2 depthwise kernel, as in the
-    paper, rounds down, and an odd one rounds up (:class:`ConvNormAct`). The input is added where
-    the stride is 1 and the channels match.
+    paper, rounds down, and an odd one rounds up (:class:`ConvNormAct`). The input is added if the
+    stride is 1 and the channels are equal.
 
     Source: arXiv 2505.22226, section 3 (adaptive bottleneck).
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        expansion: Widens the channels at the same size; its attribute ``out_channels`` says to
-            how many (:class:`GhostExpansion`, :class:`AdaptiveCrossHadamard` or a 1x1
+        in_channels: The number of input channels.
+        out_channels: The number of output channels.
+        expansion: Increases the number of channels to its attribute ``out_channels``, at the same
+            size (:class:`GhostExpansion`, :class:`AdaptiveCrossHadamard` or a 1x1
             :class:`ConvNormAct`).
-        kernel_size: Side length of the depthwise kernel in pixels: odd, or 2 where the stride is 2.
+        kernel_size: The side of the depthwise kernel in pixels: odd, or 2 if the stride is 2.
         stride: 1 or 2.
         norm_layer: Makes the normalisation for a number of channels.
 
     Raises:
-        ValueError: If ``stride`` or ``kernel_size`` is not one of those.
+        ValueError: If ``stride`` or ``kernel_size`` has another value.
     """
 
     def __init__(

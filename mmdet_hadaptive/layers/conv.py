@@ -6,24 +6,24 @@ from torch import nn
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, normalisation, and Hardswish unless switched off.
+    """Convolution without bias, normalisation, and Hardswish (optional).
 
     Maps (B, in_channels, H, W) to (B, out_channels, H', W'). A stride of 1 keeps the size. Odd
-    kernels have padding (kernel_size - 1) / 2, so that H' is H / stride, rounded up. Even kernels
-    have none: with the 2 x 2 kernels of stride 2 in the paper's tables (arXiv 2505.22226), H' is
-    H / 2, rounded down, and an odd side length loses its last row or column.
+    kernels have padding (kernel_size - 1) / 2, so H' is H / stride, rounded up. Even kernels have
+    no padding. With the 2 x 2 kernels of stride 2 in the paper's tables (arXiv 2505.22226), H' is H
+    / 2, rounded down. Then an odd side loses its last row or column.
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Side length of the kernel in pixels; odd where the stride is 1.
-        stride: Step in pixels.
-        groups: Groups of the convolution; ``in_channels`` makes it depthwise.
+        in_channels: The number of input channels.
+        out_channels: The number of output channels.
+        kernel_size: The side of the kernel in pixels. It is odd if the stride is 1.
+        stride: The stride in pixels.
+        groups: The groups of the convolution. ``in_channels`` makes it depthwise.
         act: Whether a Hardswish follows.
         norm_layer: Makes the normalisation for a number of channels.
 
     Attributes:
-        out_channels: Channels of the output; so that a 1x1 convolution is an expansion
+        out_channels: The number of output channels. With it a 1x1 convolution can be an expansion
             (:class:`AdaptiveBottleneck`).
 
     Raises:

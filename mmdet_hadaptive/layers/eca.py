@@ -12,7 +12,7 @@ class ECAScorer(nn.Module):
     Source: arXiv 2505.22226 v2, section 3 (channel scores).
 
     Args:
-        kernel_size: Number of neighbouring channels that a score sees; odd.
+        kernel_size: The number of neighbouring channels for a score, odd.
 
     Raises:
         ValueError: If ``kernel_size`` is even.

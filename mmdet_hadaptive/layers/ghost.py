@@ -9,16 +9,16 @@ from .conv import ConvNormAct
 
 
 class GhostExpansion(nn.Module):
-    """Expands channels: half by a pointwise, half by a cheap depthwise convolution.
+    """Expands channels: half by a pointwise convolution, half by a cheap depthwise convolution.
 
-    Input (B, in_channels, H, W), output (B, out_channels, H, W): the Hardswish of a normalised
-    1x1 convolution, and the normalised 3x3 depthwise convolution of that.
+    Input: (B, in_channels, H, W). Output: (B, out_channels, H, W), the Hardswish of a normalised
+        1x1 convolution, and the normalised 3x3 depthwise convolution of its result.
 
     Source: arXiv 1911.11907 (GhostNet); arXiv 2505.22226, section 3 (use in Hadaptive-Net).
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output, even.
+        in_channels: The number of input channels.
+        out_channels: The number of output channels, even.
         norm_layer: Makes the normalisation for a number of channels.
 
     Raises:
@@ -44,7 +44,7 @@ class GhostExpansion(nn.Module):
         primary = self.primary(x)
         cheap = self.cheap(primary)
         if cheap.requires_grad and not torch.compiler.is_compiling():
-            # Otherwise a part of the gradient of the result, with gaps, for which the backward
-            # pass of a batch normalisation is several times slower in channels_last.
+            # Otherwise the gradient is a part of the result's gradient, with gaps, for which the
+            # backward pass of a batch normalisation is several times slower in channels_last.
             cheap.register_hook(torch.clone)
         return torch.cat([primary, cheap], dim=1)

@@ -1,4 +1,4 @@
-"""Hadaptive-Net as a backbone, and the heads that MMDetection lacks for light detectors."""
+"""The backbone Hadaptive-Net, and heads for light detectors that MMDetection lacks."""
 
 from importlib.util import find_spec
 

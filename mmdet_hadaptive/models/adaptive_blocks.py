@@ -1,4 +1,4 @@
-"""Adaptive Cross-Hadamard in other people's backbones."""
+"""Puts Adaptive Cross-Hadamard into other backbones."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +12,7 @@ from ..layers import AdaptiveBottleneck, AdaptiveCrossHadamard
 from .architectures import check_product_norm
 from .norms import make_norm_layer, make_product_norm
 
-# The image on which the blocks show what goes in and comes out.
+# A run on such an image gives the input and output channels of the blocks.
 _PROBE = 64
 
 
@@ -25,18 +25,18 @@ def adaptive_bottleneck(
     product_norm: Literal['DySoft', 'BN'] = 'DySoft',
     norm_cfg: dict[str, Any] | None = None,
 ) -> AdaptiveBottleneck:
-    """Builds an :class:`AdaptiveBottleneck` with ACH from values that a config can hold.
+    """Builds an :class:`AdaptiveBottleneck` with ACH from a config's values.
 
     Registered as 'AdaptiveBottleneck'.
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        num_selected: Channels that are multiplied with each other, 2 to ``in_channels``.
-        kernel_size: Side length of the depthwise kernel: odd for stride 1, 2 for stride 2.
+        in_channels: The number of input channels.
+        out_channels: The number of output channels.
+        num_selected: The number of channels that are multiplied, 2 to ``in_channels``.
+        kernel_size: The side of the depthwise kernel: odd for stride 1, 2 for stride 2.
         stride: 1 or 2.
-        product_norm: Normalisation of the products; 'BN' stands for ``norm_cfg``.
-        norm_cfg: Normalisation, as for mmcv's ``build_norm_layer``.
+        product_norm: The normalisation of the products. 'BN' means ``norm_cfg``.
+        norm_cfg: The normalisation, as for mmcv's ``build_norm_layer``.
 
     Returns:
         The layer.
@@ -53,24 +53,23 @@ def adaptive_bottleneck(
 
 
 def backbone_with_ach(backbone: dict[str, Any], blocks: Mapping[str, dict[str, Any]]) -> nn.Module:
-    """Builds a backbone and puts adaptive bottlenecks in the place of some of its blocks.
+    """Builds a backbone and replaces some of its blocks by adaptive bottlenecks.
 
-    Registered as 'BackboneWithACH'. The result is the backbone itself: everything else
-    keeps its name, so that weights for the rest still load. The paper does this with the last
-    two blocks of networks such as MobileNetV3 (arXiv 2505.22226, experiments).
+    Registered as 'BackboneWithACH'. The result is the backbone itself. All other parts keep their
+    names, so their weights can be loaded. The paper does this with the last two blocks of networks
+    such as MobileNetV3 (arXiv 2505.22226, experiments).
 
     Args:
         backbone: The config of the backbone.
-        blocks: For the name of each block, such as 'layer6.2', the arguments of
-            :func:`adaptive_bottleneck`; ``in_channels``, ``out_channels`` and ``stride`` are those
-            of the old block.
+        blocks: The arguments of :func:`adaptive_bottleneck` for each block's name, such as
+            'layer6.2'. ``in_channels``, ``out_channels`` and ``stride`` are the old block's.
 
     Returns:
         The backbone.
 
     Raises:
-        ValueError: If there is no block of that name, or one that does not map one feature map
-            to another.
+        ValueError: If there is no block of that name, or if it does not map one feature map to
+            another.
     """
     net = MODELS.build(backbone)
     modules = dict(net.named_modules())

@@ -1,7 +1,7 @@
 """The architecture tables of Hadaptive-Net (arXiv 2505.22226 v2, architecture tables).
 
-An architecture is ``dict(stages=[...], final_channels=N)``. The first stage is the stem; each
-stage is a list of blocks, and a block is one of
+An architecture is ``dict(stages=[...], final_channels=N)``. The first stage is the stem. Each stage
+is a list of blocks. A block is one of
 
 - ``dict(type='conv', channels, kernel, stride, act)``: convolution, normalisation, Hardswish
   unless ``act`` is false;
@@ -12,9 +12,9 @@ stage is a list of blocks, and a block is one of
 - ``dict(type='ach', channels, num_selected, kernel, product_norm)``: bottleneck, ACH expansion with
   the products normalised by 'DySoft' or 'BN' (the backbone's ``norm_cfg``).
 
-The last two may have a ``stride``, which is 1 unless given. Kernels are odd, or 2 where the stride
-is 2. ``channels`` is what the block puts out. ``final_channels`` is the width of the 1x1
-convolution after the last stage. A table is plain data, so that a config can hold one.
+The last two may have a ``stride`` (1 by default). Kernels are odd, or 2 if the stride is 2.
+``channels`` is the number of output channels. ``final_channels`` is the width of the 1x1
+convolution after the last stage. A table is plain data, so a config can hold one.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def conv(channels: int, kernel: int, stride: int = 1, act: bool = True) -> Block
 
 
 def ghost(channels: int, expand: int, kernel: int, stride: int | None = None) -> Block:
-    """A Ghost bottleneck; as in the paper 2 x 2 kernels have a stride of 2, others of 1."""
+    """A Ghost bottleneck. As in the paper, 2 x 2 kernels have a stride of 2, others of 1."""
     stride = stride or (2 if kernel == 2 else 1)
     return dict(type='ghost', channels=channels, expand=expand, kernel=kernel, stride=stride)
 
@@ -65,7 +65,7 @@ def ach(
 
 
 def _table(*stages: list[Block]) -> dict[str, Any]:
-    # Copies, so that a change of one block is none of its like.
+    # Copies, so that a change of one block does not change the others.
     return dict(stages=[[dict(b) for b in stage] for stage in stages], final_channels=960)
 
 
@@ -109,7 +109,7 @@ PUBLISHED_ARCHITECTURES: dict[str, dict[str, Any]] = {
         [ach(192, 32, 5), ach(192, 32, 5, 'BN')], [ach(256, 36, 7), ach(256, 36, 7, 'BN')]
     ),
 }
-# And, with the same multiply-accumulates, inverted residuals in place of ACH
+# The same with inverted residuals in place of ACH, with equal multiply-accumulates
 # (research/reports/ablation.md).
 ARCHITECTURES = PUBLISHED_ARCHITECTURES | {
     'small-ir': _small(inverted_residual(96, 160, 5), inverted_residual(128, 416, 7)),
@@ -131,8 +131,8 @@ def find_architecture(arch: str | dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         TypeError: If it is neither a name nor a table.
-        ValueError: If there is no such name, or a stage or block of the table is not as described;
-            names the block.
+        ValueError: If there is no such name, or if a stage or block of the table is wrong. It names
+            the block.
     """
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
@@ -154,7 +154,7 @@ def find_architecture(arch: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def check_block(block: Block, where: str) -> None:
-    """Raises a ValueError that names the place, unless a block is as this module describes it."""
+    """Raises a ValueError with the block's place if the block is wrong."""
     kind = block.get('type')
     if kind not in _BLOCK_KEYS:
         raise ValueError(f'type must be one of {sorted(_BLOCK_KEYS)} in {where}')
@@ -167,16 +167,16 @@ def check_block(block: Block, where: str) -> None:
 
 
 def check_ach_cfg(ach_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Checks the keys with which a config changes every ACH layer of a network.
+    """Checks a config's arguments for all ACH layers of a network.
 
     Args:
-        ach_cfg: The keys; None for none.
+        ach_cfg: The arguments. None for none.
 
     Returns:
         A copy.
 
     Raises:
-        ValueError: If a key is not known, or the normalisation of the products is not.
+        ValueError: If an argument or the normalisation of the products is unknown.
     """
     checked = dict(ach_cfg or {})
     unknown = checked.keys() - _ACH_KEYS
@@ -190,7 +190,7 @@ def check_ach_cfg(ach_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_product_norm(name: str, where: str) -> None:
-    """Raises a ValueError that names the place, unless products can be normalised by this."""
+    """Raises a ValueError with the place if products cannot be normalised by this."""
     if name not in _PRODUCT_NORMS:
         raise ValueError(
             f'product_norm must be {" or ".join(map(repr, _PRODUCT_NORMS))} in {where}, '

@@ -24,32 +24,32 @@ from .norms import FixedRunningStatistics, make_norm_layer, make_product_norm
 class HadaptiveNet(BaseModule):
     """The backbone of Hadaptive-Net.
 
-    Index 0 is the stem (stride 2), 1 to n are the stages, n + 1 is the final 1x1 convolution
-    (n is 4 for small and medium, 5 for large). What lies behind the last chosen index is not
-    built, so that no parameter stays without gradient.
+    Index 0 is the stem (stride 2), 1 to n are the stages, n + 1 is the final 1x1 convolution (n is
+    4 for small and medium, 5 for large). Layers behind the last chosen index are not built, so all
+    parameters have gradients.
 
     Source: arXiv 2505.22226 v2, architecture tables.
 
     Args:
-        arch: 'small', 'medium', 'large', the networks of the paper; 'small-ir',
-            'medium-ir', 'large-ir', of the same costs without products; or a table
-            as in :mod:`mmdet_hadaptive.models.architectures`.
-        out_indices: The outputs, in rising order.
-        frozen_stages: The stem and the stages up to this index are put in eval mode and get no
-            gradients; -1 freezes nothing.
-        norm_eval: Keep every batch normalisation in eval mode.
-        with_cp: Recompute blocks in the backward pass instead of storing their activations. The
-            recomputation repeats the random selection and leaves running statistics alone.
-        norm_cfg: Normalisation, as for mmcv's ``build_norm_layer``.
-        ach_cfg: For ablations, arguments of every :class:`AdaptiveCrossHadamard`:
-            ``straight_through``, ``selection``, ``adapt_temperature``; and ``product_norm``,
-            'DySoft' or 'BN', in place of what the architecture says.
+        arch: 'small', 'medium' or 'large' are the paper's networks. 'small-ir', 'medium-ir' and
+            'large-ir' have the same costs and no products. Or a table, see
+            :mod:`mmdet_hadaptive.models.architectures`.
+        out_indices: The indices of the outputs, in rising order.
+        frozen_stages: The stem and the stages up to this index stay in eval mode and get no
+            gradients. -1 freezes nothing.
+        norm_eval: Whether batch normalisations stay in eval mode.
+        with_cp: Whether the backward pass recomputes blocks instead of storing their activations.
+            The recomputation repeats the random selection and does not change running statistics.
+        norm_cfg: The normalisation, as for mmcv's ``build_norm_layer``.
+        ach_cfg: Arguments of all :class:`AdaptiveCrossHadamard` layers, for ablations:
+            ``straight_through``, ``selection``, ``adapt_temperature``, and ``product_norm``
+            ('DySoft' or 'BN'), which replaces the architecture's.
         init_cfg: The initialisation, as for mmengine's ``BaseModule``. The default is Xavier-normal
             convolutions, as in the authors' release.
 
     Attributes:
-        out_channels: Channels of each chosen output.
-        out_strides: Stride of each chosen output, in pixels of the input.
+        out_channels: The number of channels of each output.
+        out_strides: The stride of each output, in pixels of the input.
 
     Raises:
         TypeError: If an argument has another type.
@@ -118,11 +118,11 @@ class HadaptiveNet(BaseModule):
         """Computes the chosen feature maps.
 
         Args:
-            x: Images, shape (B, 3, H, W), floating dtype; H and W at least the total stride.
+            x: Images, shape (B, 3, H, W), floating dtype. H and W are at least the total stride.
 
         Returns:
-            For each of ``out_indices`` a map (B, out_channels, H', W'), H' being H divided by
-            the stride, rounded down at each halving (up, where a table has odd kernels).
+            A map (B, out_channels, H', W') for each of ``out_indices``. H' is H divided by the
+            stride, rounded down at each halving. (Odd kernels in a table round up.)
 
         Raises:
             ValueError: If the images are smaller than the total stride.
@@ -142,7 +142,7 @@ class HadaptiveNet(BaseModule):
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> 'HadaptiveNet':
-        """Sets training mode, keeping frozen stages and, with ``norm_eval``, norms in eval."""
+        """Sets the mode. Frozen stages, and norms with ``norm_eval``, stay in eval mode."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -193,12 +193,12 @@ class HadaptiveNet(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Refuses weights of another architecture, and leaves a classifier's last convolution out.
+        """Refuses weights of another architecture, and skips a classifier's last convolution.
 
-        MMEngine loads what fits and logs the rest: half a network would train from scratch.
+        MMEngine would load the matching weights and only log the others.
         """
         own = self.state_dict()
-        # Within a detector, a checkpoint may be meant for its other parts.
+        # The checkpoint may be for other parts of the detector.
         if not prefix and state_dict and not own.keys() & state_dict.keys():
             raise ValueError(_describe_foreign(self, state_dict))
         wrong = [
@@ -209,19 +209,19 @@ class HadaptiveNet(BaseModule):
         if wrong:
             raise ValueError(_describe_misfit(self, state_dict, prefix, wrong))
         if 'final_conv' not in self._names:
-            # Otherwise each detector that starts from a classifier would warn of it.
+            # Otherwise each detector that starts from a classifier would print a warning.
             for key in [key for key in state_dict if key.startswith(f'{prefix}final_conv.')]:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """The contexts of the first forward pass and of the recomputation."""
+    """Returns the contexts of the first forward pass and of the recomputation."""
     return nullcontext(), FixedRunningStatistics(block)
 
 
 def _describe_foreign(net: HadaptiveNet, state_dict: Mapping[str, Tensor]) -> str:
-    """Says of a checkpoint without any weight of the backbone what it is."""
+    """Describes a checkpoint without any weight of the backbone."""
     if any(key.startswith('backbone.') for key in state_dict):
         remedy = (
             "It is a whole detector's: use init_cfg=dict(type='Pretrained', checkpoint=..., "
@@ -238,7 +238,7 @@ def _describe_foreign(net: HadaptiveNet, state_dict: Mapping[str, Tensor]) -> st
 def _describe_misfit(
     net: HadaptiveNet, state_dict: Mapping[str, Tensor], prefix: str, wrong: Sequence[str]
 ) -> str:
-    """Says which weights of a checkpoint have another shape, and of which arch it is."""
+    """Names a checkpoint's weights with other shapes, and its arch."""
     arch = net.arch if isinstance(net.arch, str) else 'custom'
     stages = {
         name.removeprefix(prefix): value.shape
@@ -257,7 +257,7 @@ def _describe_misfit(
 
 
 def _has_stages(arch: str, shapes: Mapping[str, torch.Size]) -> bool:
-    """Whether all tensors of the stages of a checkpoint belong to an architecture."""
+    """Returns whether all tensors of a checkpoint's stages belong to an architecture."""
     net = HadaptiveNet(arch, out_indices=(len(ARCHITECTURES[arch]['stages']),))
     own = {name: value.shape for name, value in net.state_dict().items()}
     return all(own.get(name) == shape for name, shape in shapes.items())

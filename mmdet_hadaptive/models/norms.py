@@ -1,4 +1,4 @@
-"""Normalisations by the names that configs give them."""
+"""Makes normalisations from their names in configs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +14,10 @@ NormLayer = Callable[[int], nn.Module]
 
 
 def make_norm_layer(norm_cfg: dict[str, Any] | None) -> NormLayer:
-    """What makes a normalisation for a number of channels.
+    """Returns a function that makes normalisations.
 
     Args:
-        norm_cfg: The normalisation, as for mmcv's ``build_norm_layer``; None for BatchNorm.
+        norm_cfg: The normalisation, as for mmcv's ``build_norm_layer``. None for BatchNorm.
 
     Returns:
         A function from the number of channels to the module.
@@ -26,10 +26,10 @@ def make_norm_layer(norm_cfg: dict[str, Any] | None) -> NormLayer:
 
 
 def make_product_norm(name: str, norm_layer: NormLayer) -> NormLayer:
-    """What makes the normalisation of products.
+    """Returns a function that makes the normalisation of products.
 
     Args:
-        name: 'DySoft' or 'BN', which stands for the normalisation of the network.
+        name: 'DySoft', or 'BN' for the network's normalisation.
         norm_layer: The normalisation of the network.
 
     Returns:
@@ -39,10 +39,10 @@ def make_product_norm(name: str, norm_layer: NormLayer) -> NormLayer:
 
 
 class FixedRunningStatistics:
-    """A context in which batch normalisations use the batch, but do not count it.
+    """A context in which batch normalisations use the batch, but do not change running statistics.
 
     Args:
-        module: Contains them.
+        module: The module that contains them.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -10,9 +10,9 @@ from torch import nn
 class RetinaLiteHead(RetinaSepBNHead):
     """``RetinaSepBNHead`` with every 3x3 convolution split into depthwise and pointwise.
 
-    What SSDLite is to SSD (arXiv 1801.04381, section 6.2), for RetinaNet: ``stacked_convs``
-    separable layers, then a depthwise convolution and a pointwise prediction. The levels share
-    convolutions and have normalisations of their own.
+    It changes RetinaNet as SSDLite changes SSD (arXiv 1801.04381, section 6.2). It has
+    ``stacked_convs`` separable layers, then a depthwise convolution and a pointwise prediction. The
+    levels share convolutions. Each level has its own normalisations.
 
     All arguments are those of ``mmdet.models.dense_heads.RetinaSepBNHead``.
     """

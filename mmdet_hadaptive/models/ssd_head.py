@@ -8,12 +8,11 @@ from mmdet.registry import MODELS
 
 @MODELS.register_module()
 class PatchedSSDHead(SSDHead):
-    """MMDetection's ``SSDHead``, able to predict.
+    """MMDetection's ``SSDHead``, fixed so that it can predict.
 
-    ``SSDHead`` has no ``loss_cls``, which its base class asks for whether it returns scores of
-    a special kind: in mmdet 3.3.0 training works and the first validation fails (mmdetection
-    issues 11063, 11305 and 11780). SSD's loss is a plain cross entropy, computed in the head
-    itself; the attribute says so.
+    ``SSDHead`` has no ``loss_cls``, but its base class reads it in predictions. In mmdet 3.3.0 the
+    training works and the first validation fails (mmdetection issues 11063, 11305 and 11780). SSD's
+    loss is a cross entropy, computed in the head itself. The added attribute says so.
 
     All arguments are those of ``mmdet.models.dense_heads.SSDHead``.
     """

@@ -1,4 +1,4 @@
-"""The expansion of Adaptive Cross-Hadamard in one step that stores next to nothing."""
+"""The expansion of Adaptive Cross-Hadamard in one step that needs little memory."""
 
 import os
 import warnings
@@ -16,33 +16,31 @@ from . import expansion_torch
 from .products import pairwise_products
 from .selection import gather_channels
 
-# Older ones cannot compile the kernels in bfloat16 for all GPUs.
+# Older versions cannot compile the kernels in bfloat16 for all GPUs.
 _OLDEST_TRITON = (3, 3)
 
 
 def append_products(
     u: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """Appends to a map the bounded pairwise products of its selected channels.
+    """Appends the bounded pairwise products of a map's selected channels to the map.
 
     With z_r = scale_r u[indices_r] and q_p = z_i z_j for the pairs i < j in the order of
-    :func:`pairwise_products`, it returns u and ``weight q' / (1 + |q'|) + bias`` with
-    q' = alpha q (DySoft). The backward pass recomputes the products, and of the forward pass only
-    the result is stored, which a convolution behind stores anyway: it must not be changed in
-    place. Values below single precision are computed in single precision, the result is rounded
-    once.
+    :func:`pairwise_products`, it returns u and ``weight q' / (1 + |q'|) + bias`` with q' = alpha q
+    (DySoft). The backward pass recomputes the products. The forward pass stores only the result,
+    which a following convolution stores anyway. So the result must not be changed in place. Lower
+    precisions are computed in single precision, and rounded once.
 
-    On CUDA devices of compute capability 7.0 and higher, Triton's kernels do this if Triton 3.3 or
-    later works there: it comes with torch 2.7 and later, and needs a C compiler and Python's
-    headers. With the environment variable HADAPTIVE_TRITON=0 torch's operations do it, as
-    everywhere else.
+    CUDA devices of compute capability 7.0 and higher use Triton's kernels, if Triton 3.3 or later
+    works there. It comes with torch 2.7 and later, and needs a C compiler and Python's headers.
+    Other devices use torch's operations. With the environment variable HADAPTIVE_TRITON=0 all do.
 
     Source: arXiv 2505.22226 v2, section 3.
 
     Args:
         u: Shape (B, C, H, W), floating dtype.
-        indices: Shape (B, s), int64, s >= 2, values in 0..C-1, none twice for one image.
-        scale: Shape (B, s), floating dtype. All ones: it only carries a gradient
+        indices: Shape (B, s), int64, s >= 2, values in 0..C-1, different for each image.
+        scale: Shape (B, s), floating dtype. All are ones. It only carries a gradient
             (:func:`~mmdet_hadaptive.ops.gumbel_top_k`).
         alpha: Shape (1,), floating dtype.
         weight: Shape (s(s-1)/2,), floating dtype.
@@ -55,9 +53,8 @@ def append_products(
         ValueError: If HADAPTIVE_TRITON is neither 0 nor 1.
     """
     inputs = (u, indices, scale, alpha, weight, bias)
-    # A graph is to hold torch's own operations, which a compiler fuses by itself; so is what stands
-    # in for a tensor, such as torch's fake tensors. Transforms (torch.func) and derivatives in
-    # forward mode have no rule for a function of ours.
+    # Graphs and fake tensors need torch's own operations, which a compiler fuses by itself.
+    # Transforms (torch.func) and derivatives in forward mode have no rule for our function.
     if (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -72,9 +69,9 @@ def append_products(
 def append_products_composed(
     u: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """Does what :func:`append_products` does as a composition of torch's operations.
+    """Computes :func:`append_products` as a composition of torch's operations.
 
-    It stores more, but can be traced, compiled and differentiated any number of times.
+    It needs more memory, but can be traced, compiled and differentiated any number of times.
 
     Args:
         u: Shape (B, C, H, W), floating dtype.
@@ -95,13 +92,13 @@ def append_products_composed(
 
 
 def find_kernels(u: Tensor) -> ModuleType:
-    """Finds what computes the products of a map.
+    """Finds the implementation for a map.
 
     Args:
         u: Any tensor on the device.
 
     Returns:
-        The module with Triton's kernels if they can run there, or that with torch's operations.
+        The module with Triton's kernels if they can run there. Else that with torch's operations.
     """
     if u.is_cuda and u.numel() and has_triton(u.device):
         from . import expansion_triton
@@ -112,14 +109,14 @@ def find_kernels(u: Tensor) -> ModuleType:
 
 @lru_cache
 def has_triton(device: torch.device) -> bool:
-    """Whether Triton's kernels can run on a CUDA device; warns if they fail where they should.
+    """Returns whether Triton's kernels can run on a CUDA device. It warns if they should but fail.
 
     Args:
         device: The CUDA device.
 
     Returns:
-        False if the device or Triton is too old, Triton is missing or cannot launch kernels, or
-        the environment variable HADAPTIVE_TRITON is 0.
+        False if the device or Triton is too old, if Triton is missing or cannot launch kernels, or
+        if the environment variable HADAPTIVE_TRITON is 0.
 
     Raises:
         ValueError: If HADAPTIVE_TRITON is neither 0 nor 1.
@@ -146,13 +143,13 @@ def has_triton(device: torch.device) -> bool:
 
 
 def triton_version() -> tuple[int, ...]:
-    """Looks up Triton's version, and has it build what launches its kernels.
+    """Returns Triton's version, and lets it build its launcher of kernels.
 
     Returns:
         Major and minor number.
 
     Raises:
-        Exception: Whatever Triton raises where it cannot build that.
+        Exception: Triton's error if it cannot build the launcher.
     """
     import triton
 
@@ -190,8 +187,8 @@ class _AppendProducts(torch.autograd.Function):
         y, indices, scale, alpha, weight, bias = ctx.saved_tensors
         channels = y.shape[1] - len(weight)
         if torch.is_grad_enabled():
-            # Gradients of gradients are asked for. The views keep these steps apart from those
-            # that have led to y, which depends on the same parameters.
+            # Second derivatives are needed. The views separate these steps from those that computed
+            # y, which depends on the same parameters.
             inputs = [v.view_as(v) for v in (y[:, :channels], scale, alpha, weight, bias)]
             composed = append_products_composed(inputs[0], indices, *inputs[1:])
             wanted = [value for value in inputs if value.requires_grad]

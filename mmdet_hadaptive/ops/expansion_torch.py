@@ -1,6 +1,6 @@
-"""The expansion of Adaptive Cross-Hadamard by torch's operations, as few and large as possible.
+"""The expansion of Adaptive Cross-Hadamard by few, large operations of torch.
 
-For one image u (C, H, W) of which s channels are selected it equals::
+For one image u (C, H, W) with s selected channels it equals::
 
     z = u[indices] * scale[:, None, None]
     first, second = torch.triu_indices(s, s, 1)
@@ -8,10 +8,10 @@ For one image u (C, H, W) of which s channels are selected it equals::
     products = bounded * weight[:, None, None] + bias[:, None, None]
     y = torch.cat([u, products])
 
-The functions below compute it with fewer passes over the memory. The selected channels stand on a
+The functions below compute it with fewer passes over the memory. The selected channels form a
 circle: row (d - 1) s + i holds the product of the channels i and (i + d) mod s, for
-d = 1..s // 2. So the second factors of all rows are one view of the channels and need no copy. For
-an even s the last s / 2 rows are products that are there already.
+d = 1..s // 2. So the second factors of all rows are one view of the channels and need no copy. If s
+is even, the last s / 2 rows repeat other products.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from .selection import gather_channels
 
-# Elements that one operation works on: on a CPU few enough that the next one finds them in the
-# cache, and everywhere so many that calling it costs little.
+# The number of elements for one operation. On a CPU they fit into the cache for the next operation.
+# They are so many that the call of an operation costs little.
 BLOCK_SIZE = 2**19
 _BLOCK_SIZE_ELSEWHERE = 2**24
 
@@ -31,7 +31,7 @@ _BLOCK_SIZE_ELSEWHERE = 2**24
 def expand(
     y: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
 ) -> None:
-    """Writes the products of a map's first channels behind them.
+    """Writes the products of a map's first channels behind these channels.
 
     Args:
         y: Shape (B, C + s(s-1)/2, H, W), floating dtype. The first C channels are read, the others
@@ -65,33 +65,32 @@ def expand_backward(
     alpha: Tensor,
     weight: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of what :func:`expand` writes.
+    """Computes the gradients of :func:`expand`.
 
     Args:
         grad_u: Shape (B, C, H, W). The gradient that reaches the channels through the products is
             added to it.
-        grad: Gradient of ``y``, of its shape. Its first C channels are not read.
-        y: The channels, as for :func:`expand`; only the first C of them are read.
+        grad: The gradient of ``y``, with its shape. The first C channels are not read.
+        y: The map, as for :func:`expand`. Only the first C channels are read.
         indices: Shape (B, s), int64.
         scale: Shape (B, s), floating dtype.
         alpha: Shape (1,), floating dtype.
         weight: Shape (s(s-1)/2,), floating dtype.
 
     Returns:
-        Gradients of scale, alpha, weight and bias, in single precision or that of ``y`` if it is
-        higher.
+        The gradients of scale, alpha, weight and bias, at least in single precision.
     """
     channels, selected = y.shape[1] - len(weight), indices.shape[1]
     u = _select(y[:, :channels], indices)
     z = u * scale[:, :, None]
     pairs = _pair_of_row(selected, y.device)
-    # Rows that are there twice count once.
+    # Repeated rows count once.
     weights = weight[pairs]
     weights[len(weight) :] = 0
     weights = weights.view(-1, selected, 1)
     grad_products = grad[:, channels:].flatten(2)
     grad_rows = z.new_zeros(len(pairs))
-    # With a place for the channels i + d that lie beyond the end.
+    # With room for the channels i + d beyond the end.
     grad_z = z.new_zeros(len(z), selected + selected // 2, z.shape[2])
     for images, (scaled, slope) in _blocks(z):
         own, grad_own = z[images], grad_z[images]
@@ -108,7 +107,7 @@ def expand_backward(
             shifted.addcmul_(g[:, distance - 1], own)
     grad_z, beyond = grad_z.split((selected, selected // 2), dim=1)
     grad_z[:, : selected // 2] += beyond
-    # Both factors of every product count it once.
+    # Each product was counted once for both of its factors.
     grad_alpha = (grad_z * z).sum().view(1) / 2
     grad_z *= alpha
     grad_selected = (grad_z * scale[:, :, None]).unflatten(2, y.shape[2:]).to(y.dtype)
@@ -118,13 +117,13 @@ def expand_backward(
 
 
 def _select(u: Tensor, indices: Tensor) -> Tensor:
-    """The selected channels, shape (B, s, H W), at least in single precision."""
+    """Returns the selected channels, shape (B, s, H W), at least in single precision."""
     compute_dtype = torch.promote_types(u.dtype, torch.float32)
     return gather_channels(u, indices).flatten(2).to(compute_dtype)
 
 
 def _pair_of_row(selected: int, device: torch.device) -> Tensor:
-    """Which product, in the order of ``pairwise_products``, stands in a row of the circle."""
+    """Returns the index in ``pairwise_products`` for each row of the circle."""
     first = torch.arange(selected, device=device)
     second = (first + torch.arange(1, selected // 2 + 1, device=device)[:, None]) % selected
     low, high = torch.minimum(first, second), torch.maximum(first, second)
@@ -132,7 +131,7 @@ def _pair_of_row(selected: int, device: torch.device) -> Tensor:
 
 
 def _circle(z: Tensor) -> Tensor:
-    """The channels i + d for all d and i, shape (B, s // 2, s, H W), from (B, s, H W)."""
+    """Returns the channels i + d for all d and i, shape (B, s // 2, s, H W), from (B, s, H W)."""
     batch, selected, positions = z.shape
     twice = torch.cat([z, z[:, : selected // 2]], dim=1)
     image, channel, position = twice.stride()
@@ -141,7 +140,7 @@ def _circle(z: Tensor) -> Tensor:
 
 
 def _blocks(z: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Goes through the images of z, some at a time, with two buffers for all their products."""
+    """Yields parts of the images of z, with two buffers for all their products."""
     batch, selected, positions = z.shape
     circle = selected // 2 * selected * positions
     limit = BLOCK_SIZE if z.device.type == 'cpu' else _BLOCK_SIZE_ELSEWHERE

@@ -1,7 +1,7 @@
 """The expansion of Adaptive Cross-Hadamard as two Triton kernels, one for each direction.
 
-Products are only ever in registers, but for the result. The backward pass reads the gradient of
-each product for both of its factors, one soon after the other.
+Products are in registers only, except for the result. The backward pass reads the gradient of each
+product for both of its factors, one soon after the other.
 """
 
 import torch
@@ -9,17 +9,17 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-# Elements of a tile, 16 for each thread of four warps.
+# The number of elements in a tile: 16 for each thread of four warps.
 _TILE = 2048
 
 
 def expand(
     y: Tensor, indices: Tensor, scale: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor
 ) -> None:
-    """Does on a GPU what :func:`.expansion_torch.expand` does, with the same arguments."""
+    """Computes :func:`.expansion_torch.expand` on a GPU, with the same arguments."""
     channels, products = y.shape[1] - len(weight), len(weight)
     maps = y.flatten(2)
-    # Long in the direction in which neighbours lie side by side in memory.
+    # Tiles are long in the direction that is contiguous in memory.
     rows, columns = (16, _TILE // 16) if y.is_contiguous() else (_TILE // 16, 16)
     grid = (triton.cdiv(maps.shape[2], columns), triton.cdiv(products, rows), len(y))
     with torch.cuda.device_of(y):
@@ -42,9 +42,9 @@ def expand_backward(
     alpha: Tensor,
     weight: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Does on a GPU what :func:`.expansion_torch.expand_backward` does, with the same arguments.
+    """Computes :func:`.expansion_torch.expand_backward` on a GPU, with the same arguments.
 
-    All sums are in a fixed order: the result can be repeated.
+    All sums have a fixed order, so the result is deterministic.
     """
     products, selected = len(weight), indices.shape[1]
     channels = y.shape[1] - products
@@ -52,7 +52,7 @@ def expand_backward(
     rows = triton.next_power_of_2(selected)
     columns = max(16, _TILE // rows)
     blocks = triton.cdiv(maps.shape[2], columns)
-    # Sums over the positions of a block.
+    # The sums over the positions of a block.
     options = dict(dtype=torch.promote_types(y.dtype, torch.float32), device=y.device)
     grad_selected = torch.empty((len(y), blocks, selected), **options)
     grad_weight = torch.empty((len(y), blocks, products), **options)
@@ -66,12 +66,12 @@ def expand_backward(
             COMPUTE_DTYPE=_compute_dtype(y),
             ROWS=rows,
             COLUMNS=columns,
-            # The last one is that in which neighbours lie side by side in memory.
+            # The last axis is contiguous in memory.
             AXIS=0 if y.is_contiguous() else 1,
         )
-    # Gradients of the selected channels times these, but for alpha.
+    # The gradients of the selected channels times the channels, without alpha.
     grad_selected = grad_selected.sum(1)
-    # Both factors of every product count it once.
+    # Each product was counted once for both of its factors.
     grad_alpha = (grad_selected * scale).sum().view(1) / 2
     return grad_selected * alpha, grad_alpha, grad_weight.sum((0, 1)), grad_bias.sum((0, 1))
 
@@ -82,10 +82,10 @@ def _compute_dtype(y: Tensor) -> tl.dtype:
 
 @triton.jit
 def _first_of_product(product, selected):
-    """The number i of the first factor: products of i start at i (2 s - i - 1) / 2."""
+    """Returns the index i of the first factor. Products of i start at i (2 s - i - 1) / 2."""
     half = selected - 0.5
     i = (half - tl.sqrt(tl.maximum(half * half - 2 * product, 0))).to(tl.int32)
-    # The root is rounded.
+    # The square root may be rounded wrongly.
     i = tl.where(i * (2 * selected - i - 1) // 2 > product, i - 1, i)
     return tl.where((i + 1) * (2 * selected - i - 2) // 2 <= product, i + 1, i)
 
@@ -163,9 +163,9 @@ def expand_backward_kernel(
     COLUMNS: tl.constexpr,  # noqa: N803
     AXIS: tl.constexpr,  # noqa: N803
 ):
-    """Gathers what all products of one selected channel give it, at COLUMNS positions.
+    """Sums the gradients of one selected channel from all its products, at COLUMNS positions.
 
-    The other channels lie along AXIS of a tile, the positions along the other axis.
+    The other channels are along AXIS of a tile, the positions along the other axis.
     """
     i = tl.program_id(0)
     block = tl.program_id(1)
@@ -195,7 +195,7 @@ def expand_backward_kernel(
     scaled = z_j * (slope * (factor * u_i))
     divisor = 1 + tl.abs(scaled)
     g = grad_product / divisor
-    # The channel with the lower number writes the sums of the product's own parameters.
+    # The channel with the lower index writes the sums for the product's own parameters.
     own = (image * blocks + block) * products + product
     tl.store(grad_weight + own, tl.sum(scaled * g, 1 - AXIS, keep_dims=True), mask=valid & (j > i))
     tl.store(grad_bias + own, tl.sum(grad_product, 1 - AXIS, keep_dims=True), mask=valid & (j > i))

@@ -25,6 +25,6 @@ def pairwise_products(x: Tensor) -> Tensor:
     channels = x.shape[1]
     if channels < 2:
         raise ValueError(f'pairwise_products needs at least 2 channels, got {channels}')
-    # One broadcast product per first channel reads and writes each value once, where indexing
-    # both factors of all pairs would first copy 2 * s * (s - 1) / 2 channels.
+    # One broadcast product per first channel reads and writes each value once. To index both
+    # factors of all pairs would first copy 2 * s * (s - 1) / 2 channels.
     return torch.cat([x[:, i : i + 1] * x[:, i + 1 :] for i in range(channels - 1)], dim=1)

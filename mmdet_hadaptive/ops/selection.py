@@ -1,4 +1,4 @@
-"""Choosing channels by their scores, with gradients for the scores."""
+"""Selects channels by their scores, with gradients for the scores."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from torch import Tensor
 def gumbel_noise(scores: Tensor) -> Tensor:
     """Draws standard Gumbel noise, -log(-log(u)) with u ~ Uniform(0, 1).
 
-    -log(u) is a standard exponential variable; drawing that directly cannot hit the logarithm
-    of zero. The draw uses torch's default generator of the device, so a seed fixes it.
+    -log(u) is a standard exponential variable. Drawing it directly avoids the logarithm of zero.
+    The draw uses the device's default generator of torch, so a seed makes it reproducible.
 
     Args:
-        scores: Any shape, floating dtype; gives shape, dtype and device.
+        scores: Any shape, floating dtype. The noise has the same shape, dtype and device.
 
     Returns:
         Finite noise like ``scores``, without gradient.
@@ -28,30 +28,30 @@ def gumbel_top_k(
 ) -> tuple[Tensor, Tensor]:
     """Draws k channels per image without replacement, with straight-through gradient.
 
-    With soft = softmax((scores + noise) / temperature), the k largest values are chosen. Each
-    chosen channel gets a scale that is exactly 1 and whose gradient is that of its soft value:
-    the straight-through estimator m = hard + soft - stop_gradient(soft). Scores below single
-    precision are chosen by in single precision.
+    With soft = softmax((scores + noise) / temperature), the k largest values are selected. Each
+    selected channel gets a scale of exactly 1 with the gradient of its soft value. This is the
+    straight-through estimator m = hard + soft - stop_gradient(soft). Scores of lower precision are
+    compared in single precision.
 
     Source: arXiv 2505.22226, section 3 (selection by Gumbel top-k).
 
     Args:
         scores: Shape (B, C), floating dtype.
-        k: Number of channels to choose, 1 <= k <= C.
-        temperature: Positive scalar.
-        noise: Shape (B, C). Drawn with :func:`gumbel_noise` if not given, in float32 at least.
-        reverse_gradient: Use hard + stop_gradient(soft) - soft, as in the authors' released
-            code: the gradient that reaches the scores is negated.
+        k: The number of channels to select, 1 <= k <= C.
+        temperature: A positive scalar.
+        noise: Shape (B, C). The default is :func:`gumbel_noise`, at least in float32.
+        reverse_gradient: Whether to use hard + stop_gradient(soft) - soft, as in the authors'
+            released code. It negates the gradient of the scores.
 
     Returns:
-        ``indices``, shape (B, k), int64, in falling order of the soft value; and ``scale``,
-        shape (B, k), dtype of ``scores``, all ones.
+        ``indices``, shape (B, k), int64, with the highest soft value first. ``scale``, shape (B,
+        k), dtype of ``scores``, all ones.
 
     Raises:
         ValueError: If ``scores`` is not (B, C), k is outside 1..C or ``noise`` has another shape.
     """
     _check_k(scores, k)
-    # In half precision, noise has so few values that channels tie.
+    # In half precision, noise has too few values: channels would have equal scores.
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if noise is None:
         noise = gumbel_noise(exact)
@@ -60,8 +60,8 @@ def gumbel_top_k(
             f'noise must have the shape of scores {tuple(scores.shape)}, got {tuple(noise.shape)}'
         )
     logits = exact + noise
-    # The order of the softmax is that of its logits; at a low temperature the softmax itself
-    # underflows to ties at zero.
+    # The softmax has the order of its logits. At a low temperature the softmax itself would
+    # underflow to zero for several channels.
     indices = logits.detach().topk(k, dim=1).indices
     soft = (logits / temperature).softmax(dim=1).gather(1, indices)
     difference = soft.detach() - soft if reverse_gradient else soft - soft.detach()
@@ -69,7 +69,7 @@ def gumbel_top_k(
 
 
 def gather_channels(x: Tensor, indices: Tensor) -> Tensor:
-    """Takes for each image its own channels.
+    """Selects different channels for each image.
 
     Args:
         x: Shape (B, C, H, W), any dtype.

@@ -1,4 +1,4 @@
-"""Weights to start from: the package's own, and the authors'."""
+"""Pre-trained weights: the package's own, and the authors'."""
 
 from .released_checkpoint import convert_released_checkpoint
 from .weights import distilled_weights, pretrained_checkpoint

@@ -1,4 +1,4 @@
-"""Reads checkpoints of the classifiers that the authors of Hadaptive-Net train."""
+"""Converts checkpoints of the classifiers in the authors' release."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from ..layers import AdaptiveCrossHadamard
 from ..models import PUBLISHED_ARCHITECTURES, HadaptiveNet
 from ..utils.safe_loading import read_checkpoint
 
-# Parts of our names and of theirs, within one layer.
+# Parts of our names, and of the authors' names, within a layer.
 _NAMES = [
     ('expansion.primary.', 'block.0.primary_conv.'),
     ('expansion.cheap.', 'block.0.cheap_operation.'),
@@ -23,7 +23,7 @@ _NAMES = [
     ('depthwise.', 'block.1.'),
     ('projection.', 'block.2.'),
 ]
-# Their linear layers, and those of MMPretrain's StackedLinearClsHead.
+# The authors' linear layers, and those of MMPretrain's StackedLinearClsHead.
 _HEAD = {'classifier.0.': 'head.layers.0.fc.', 'classifier.3.': 'head.layers.1.fc.'}
 
 
@@ -32,21 +32,21 @@ def convert_released_checkpoint(
 ) -> dict[str, Any]:
     """Converts a checkpoint of the authors' release.
 
-    The temperatures are carried over. The gradient norms are not: the release keeps them as
-    integers, so that the first training step has none to compare with.
+    The temperatures are kept. The gradient norms are not, because the release stores them as
+    integers. So the first training step has no norm to compare with.
 
     Args:
-        path: The file. Only its plain data are read (``weights_only=True``).
-        arch: 'small', 'medium' or 'large'; recognised by the weights if not given.
-        with_head: Also converts the classifier's head.
+        path: The file. It is read with ``weights_only=True``.
+        arch: 'small', 'medium' or 'large'. By default the weights show it.
+        with_head: Whether to convert the classifier's head, too.
 
     Returns:
         ``dict(meta, state_dict)``, float32. The names are those of :class:`HadaptiveNet` with the
-        final convolution; with the head, those of an MMPretrain classifier (``backbone.`` and
-        ``head.``).
+        final convolution. With the head, they are those of an MMPretrain classifier (``backbone.``
+        and ``head.``).
 
     Raises:
-        ValueError: If the file is no such checkpoint, is incomplete, or is of another ``arch``;
+        ValueError: If the file is not such a checkpoint, is incomplete, or has another ``arch``. It
             names the keys.
     """
     if arch is not None and arch not in PUBLISHED_ARCHITECTURES:
@@ -78,7 +78,7 @@ def convert_released_checkpoint(
             state[name] = value
             continue
         found = released[names[name]]
-        # The release has dimensions of one element where ours has none.
+        # The release has additional dimensions of size one.
         if found.squeeze().shape != value.squeeze().shape:
             raise ValueError(
                 f'{path}: {names[name]} has the shape {tuple(found.shape)}, the {recognised} '
@@ -127,7 +127,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _recognise(released: dict[str, Tensor], path: str | Path) -> str:
-    """The network whose stem and first convolution these are."""
+    """Returns the network with this stem and first convolution."""
     keys = ('layers.0.conv.weight', 'layers.1.conv.weight', 'layers.2.conv.weight')
     absent = [key for key in keys if key not in released]
     if absent:
@@ -144,7 +144,7 @@ def _recognise(released: dict[str, Tensor], path: str | Path) -> str:
 
 
 def _released_names(net: HadaptiveNet) -> dict[str, str]:
-    """The authors' name for each of ours."""
+    """Returns the authors' name for each of ours."""
     layers: dict[str, int] = {}
     names = {}
     for name in net.state_dict():
@@ -156,7 +156,7 @@ def _released_names(net: HadaptiveNet) -> dict[str, str]:
             if rest.startswith(ours):
                 rest = theirs + rest.removeprefix(ours)
                 break
-        # Convolutions with normalisation; the other two normalisations have been renamed above.
+        # Convolutions with normalisation. The other two normalisations were renamed above.
         rest = re.sub(r'(^|conv\.|operation\.|[12]\.)norm\.', r'\1bn.', rest)
         names[name] = f'layers.{layer}.{rest}'
     return names
@@ -165,7 +165,7 @@ def _released_names(net: HadaptiveNet) -> dict[str, str]:
 def _check_pairs(
     net: HadaptiveNet, names: dict[str, str], released: dict[str, Tensor], path: str | Path
 ) -> None:
-    """Refuses products in another order, for whose norm and convolutions ours would be wrong."""
+    """Refuses products in another order, because their norm and convolutions would not fit."""
     for module_name, module in net.named_modules():
         if isinstance(module, AdaptiveCrossHadamard):
             layer = names[f'{module_name}.temperature'].removesuffix('tau')

@@ -1,4 +1,4 @@
-"""Weights that come with the package, by name."""
+"""Finds the weights that come with the package by their names."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ _FOLDER = Path(__file__).parents[1] / 'weights'
 
 
 def pretrained_checkpoint(name: str) -> str:
-    """The file of weights that come with the package.
+    """Finds a file of weights that comes with the package.
 
-    It holds ``dict(meta, state_dict)``, plain data (``weights_only=True``), with the weights of
-    convolutions and linear layers in float16; a module of float32 that loads them stays float32.
-    In configs, and wherever MMEngine takes a checkpoint, ``hadaptive://NAME`` stands for it.
+    It holds ``dict(meta, state_dict)`` in plain data (``weights_only=True``). The weights of
+    convolutions and linear layers are in float16. A module of float32 that loads them stays
+    float32. In configs, and wherever MMEngine takes a checkpoint, ``hadaptive://NAME`` means this
+    file.
 
     Args:
         name: A name that docs/weights.md lists, such as 'ssdlite_small-ir_bccd'.
@@ -26,7 +27,7 @@ def pretrained_checkpoint(name: str) -> str:
         The path.
 
     Raises:
-        UnreadableCheckpointError: If there are no such weights; names those that there are.
+        UnreadableCheckpointError: If there are no such weights. It names all that exist.
     """
     file = _FOLDER / f'{name}.pth'
     if not file.is_file():
@@ -38,14 +39,14 @@ def pretrained_checkpoint(name: str) -> str:
 
 
 def distilled_weights(arch: str) -> str | None:
-    """What a detector with one of the networks starts from.
+    """Returns the weights to start a detector from.
 
     Args:
         arch: One of ``ARCHITECTURES``.
 
     Returns:
-        The checkpoint for ``init_cfg``, ``hadaptive://ARCH_distilled``; None if no such weights
-        come with the package. Their epsilon of batch normalisation is 1e-5.
+        The checkpoint for ``init_cfg``, ``hadaptive://ARCH_distilled``. None if the package has no
+        such weights. Their epsilon of batch normalisation is 1e-5.
     """
     name = f'{arch}_distilled'
     return SCHEME + name if (_FOLDER / f'{name}.pth').is_file() else None

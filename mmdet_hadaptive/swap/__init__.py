@@ -1,4 +1,4 @@
-"""Puts Hadaptive-Net into a config of MMDetection, and tries the result before it is written."""
+"""Puts Hadaptive-Net into a config of MMDetection, and tests the result before it writes it."""
 
 from .detector import find_detector
 from .edits import Edit, apply_edits

@@ -1,4 +1,4 @@
-"""Finds the detector in a config, what keeps its backbone from being replaced, and its levels."""
+"""Finds a config's detector, the levels of its backbone, and settings that prevent a swap."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from ..utils.configs import KeyPath, type_name, walk
 from .edits import format_path, get_at
 from .errors import SwapError
 
-# The side length of the image on which the old backbone shows its outputs, in pixels.
+# The old backbone runs once on an image with this side in pixels.
 _PROBE = 128
 _IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
 class Level:
-    """An output of a backbone: its channels, and its stride in pixels of the input."""
+    """An output of a backbone: its number of channels, and its stride in pixels of the input."""
 
     channels: int
     stride: int
@@ -32,10 +32,10 @@ class Level:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A key that keeps a backbone from being replaced, if it is there (or has the value given).
+    """A key that prevents a swap of the backbone, if it exists (or has the given value).
 
-    The reason's fields: ``where`` leads to the detector, ``model``, ``backbone`` and ``neck`` are
-    types.
+    The reason may contain ``{where}``, the path of the detector, and the types ``{model}``,
+    ``{backbone}`` and ``{neck}``.
     """
 
     key: str
@@ -75,7 +75,7 @@ _OF_DETECTORS = (
 
 _DICT = (dict, type(None))
 _LIST = (list, tuple, type(None))
-# The types of what the rules read, where it is there; * stands for every key.
+# The types of the settings that the rules read. * stands for each key.
 _TYPES_IN_CONFIGS = (
     ('model', (dict,)),
     ('model.data_preprocessor', _DICT),
@@ -99,16 +99,16 @@ _TYPES_IN_DETECTORS = (
 
 
 def find_detector(config: Config) -> KeyPath:
-    """Finds the detector, which may lie within another model, whose backbone can be replaced.
+    """Finds the detector whose backbone can be replaced. It may be inside of another model.
 
     Args:
         config: A config of MMDetection.
 
     Returns:
-        The keys that lead to it.
+        The path of its keys.
 
     Raises:
-        SwapError: If there is none, or a key has a type that MMDetection does not take.
+        SwapError: If there is none, or if a key has a type that MMDetection does not accept.
     """
     model = config.get('model')
     if not model:
@@ -145,19 +145,19 @@ def find_detector(config: Config) -> KeyPath:
 
 
 def examine_backbone(detector: ConfigDict, prefix: str) -> tuple[list[Level], list[str]]:
-    """Lets the old backbone show what it gives.
+    """Finds the outputs of the old backbone by a run.
 
     Args:
         detector: The config of the detector.
         prefix: The name of the detector in messages.
 
     Returns:
-        The levels of its outputs and the names of its parameters within the detector. Where it
-        cannot run, because its package is missing, say, the levels are those that the neck
-        expects, and there are no names.
+        The levels of its outputs, and the names of its parameters in the detector. If it cannot
+        run, for example because its package is missing, the levels are those that the neck expects,
+        and there are no names.
 
     Raises:
-        SwapError: If the outputs are no feature maps, or nothing is known about them.
+        SwapError: If the outputs are not feature maps, or if they are unknown.
     """
     backbone = copy.deepcopy(detector.backbone)
     backbone.pop('init_cfg', None)
@@ -167,7 +167,7 @@ def examine_backbone(detector: ConfigDict, prefix: str) -> tuple[list[Level], li
         net.eval()
         with torch.no_grad():
             outputs = net(torch.zeros(1, 3, _PROBE, _PROBE))
-    # A backbone is anybody's code, and need not run: it is about to go.
+    # The old backbone may raise any error. It need not run, because it is replaced.
     except Exception as error:
         return _guess_levels(detector, prefix, error), []
     name = f'{prefix}.backbone.type={backbone.type}'
@@ -205,7 +205,7 @@ def _check_types(node: Any, path: KeyPath, types: Sequence[tuple[str, tuple[type
 
 
 def _select(node: Any, pattern: Sequence[str], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """The values at a pattern of keys, as far as they are there."""
+    """Yields the existing values at a pattern of keys."""
     if not pattern:
         yield path, node
         return
@@ -221,7 +221,7 @@ def _select(node: Any, pattern: Sequence[str], path: KeyPath = ()) -> Iterator[t
 
 
 def _guess_levels(detector: ConfigDict, prefix: str, error: Exception) -> list[Level]:
-    """Levels by the neck: strides double from that of the first anchors."""
+    """Returns the levels by the neck. Strides double from the first anchors' stride."""
     neck = detector.get('neck')
     neck = neck if isinstance(neck, dict) else {}
     channels, start = neck.get('in_channels'), neck.get('start_level', 0)

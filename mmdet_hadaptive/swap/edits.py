@@ -12,13 +12,13 @@ from ..utils.configs import KeyPath, walk
 
 @dataclass(frozen=True)
 class Edit:
-    """One key that a config changes.
+    """A change of one key in a config.
 
     Attributes:
-        path: The keys that lead to it; the last is no index.
-        value: The new value; as in every config of MMEngine, a dict is merged into the old one
+        path: The path of the key. Its last element is not an index.
+        value: The new value. As in all configs of MMEngine, a dict is merged into the old one
             unless it has ``_delete_=True``.
-        comment: Why.
+        comment: The reason.
     """
 
     path: KeyPath
@@ -27,7 +27,7 @@ class Edit:
 
 
 def format_path(path: KeyPath) -> str:
-    """Names a key in a message, as in 'model.neck.0.in_channels'."""
+    """Formats a path for messages, such as 'model.neck.0.in_channels'."""
     return '.'.join(map(str, path))
 
 
@@ -36,7 +36,7 @@ def get_at(node: Any, path: Sequence[str | int]) -> Any:
 
     Args:
         node: A config or a part of it.
-        path: The keys that lead from there to the value.
+        path: The path from the node to the value.
 
     Returns:
         The value.
@@ -50,11 +50,11 @@ def get_at(node: Any, path: Sequence[str | int]) -> Any:
 
 
 def apply_edits(config: Config, edits: Sequence[Edit]) -> Config:
-    """Changes a config in memory, with the same result as the rendered file.
+    """Changes a config in memory. The result is the same as from the rendered file.
 
     Args:
-        config: The config; it stays as it is.
-        edits: What changes.
+        config: The config. It is not changed.
+        edits: The changes.
 
     Returns:
         The changed copy.
@@ -76,6 +76,6 @@ def apply_edits(config: Config, edits: Sequence[Edit]) -> Config:
 
 
 def loads_weights(init_cfg: Any) -> bool:
-    """Whether an ``init_cfg``, a dict or a list of dicts, reads weights from a file."""
-    # Some backbones, such as PVT, take a checkpoint without a type.
+    """Returns whether an ``init_cfg`` (a dict or a list of dicts) reads weights from a file."""
+    # Some backbones, such as PVT, accept a checkpoint without a type.
     return any(node.get('checkpoint') for _, node in walk(init_cfg))

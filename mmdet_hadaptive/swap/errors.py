@@ -1,13 +1,13 @@
-"""What the swap raises, one line each."""
+"""The errors of the swap. Each has one line."""
 
 
 class SwapError(ValueError):
-    """The backbone of a config cannot be replaced; the message, one line, says where and why."""
+    """A config's backbone cannot be replaced. The message has one line with place and reason."""
 
     def __init__(self, message: str) -> None:
-        # Configs are written by others: a name in them may contain a line break.
+        # A name in a user's config may contain a line break.
         super().__init__(' '.join(message.split()))
 
 
 class SmokeTestError(SwapError):
-    """A detector cannot be built, does not learn or does not predict; the message says why."""
+    """A detector cannot be built, does not learn, or does not predict. The message says why."""

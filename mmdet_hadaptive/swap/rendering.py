@@ -1,4 +1,4 @@
-"""Writes edits as the text of a config."""
+"""Formats edits as the text of a config."""
 
 import math
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ _STYLE = dict(based_on_style='pep8', column_limit=100, dedent_closing_brackets=T
 
 
 def render_config(base: str, edits: Sequence[Edit]) -> str:
-    """Writes edits as a config file.
+    """Formats edits as a config file.
 
     Args:
-        base: What the config inherits.
-        edits: What it changes.
+        base: The value of ``_base_``.
+        edits: The changes.
 
     Returns:
-        The text of the file, formatted; the same for the same edits.
+        The formatted text of the file. Equal edits give equal text.
 
     Raises:
-        SwapError: If a value is none that can be written as text.
+        SwapError: If a value cannot be written as text.
     """
     lines = [f'_base_ = {base!r}']
     lists: dict[KeyPath, str] = {}
@@ -36,7 +36,7 @@ def render_config(base: str, edits: Sequence[Edit]) -> str:
         value = _render_value(edit.value, edit.path)
         place = next((i for i, key in enumerate(path) if isinstance(key, int)), None)
         if place is not None:
-            # A list in a config replaces the inherited one; its other entries must stay.
+            # A list in a config replaces the inherited list, so the other entries must be repeated.
             name = lists.get(path[:place])
             if name is None:
                 name = lists[path[:place]] = '_'.join(map(str, path[1:place]))
@@ -66,7 +66,7 @@ def _render_entries(node: dict[str | int, Any], depth: int = 1) -> list[str]:
     for key, child in node.items():
         start = f'{indent}{key}=' if named else f'{indent}{key!r}: '
         if isinstance(child, tuple):
-            # The same reason is given once for neighbours.
+            # Consecutive edits with the same reason have one comment.
             lines += _render_comment(child[1] if child[1] != seen else '', indent)
             seen = child[1]
             lines.append(f'{start}{child[0]},')
@@ -102,7 +102,7 @@ def _render_steps(path: KeyPath) -> str:
 
 
 def _render_comment(text: str, indent: str = '') -> list[str]:
-    # A key that it names may contain a line break.
+    # A key in the comment may contain a line break.
     return [f'{indent}# {" ".join(text.split())}'] if text else []
 
 
@@ -111,5 +111,5 @@ def _brackets(node: dict[str | int, Any]) -> tuple[str, str]:
 
 
 def _are_names(keys: Any) -> bool:
-    """Whether all can be written as names of arguments or attributes."""
+    """Returns whether all keys can be names of arguments or attributes."""
     return all(isinstance(key, str) and key.isidentifier() and not iskeyword(key) for key in keys)

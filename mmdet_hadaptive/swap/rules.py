@@ -1,4 +1,4 @@
-"""What must change in a config when HadaptiveNet replaces its backbone."""
+"""The rules for changes in a config when HadaptiveNet replaces its backbone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,35 +16,35 @@ from .edits import Edit, apply_edits, format_path, get_at, loads_weights
 from .errors import SwapError
 from .smoke import build_for_smoke_test
 
-# What torchvision's weights expect; the authors of Hadaptive-Net train with the same.
+# The normalisation of torchvision's weights. The authors of Hadaptive-Net use the same.
 _NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
-# Heads of mmdet 3.3.0 that cannot predict, and the same heads, fixed.
+# Heads of mmdet 3.3.0 that cannot predict, and their fixed versions.
 _FIXED_HEADS = {'SSDHead': 'PatchedSSDHead'}
-# Constructors of optimizers that are made for one backbone, and what replaces them.
+# Optimizer constructors for one backbone, and their replacements.
 _CONSTRUCTORS = {
     'LearningRateDecayOptimizerConstructor': (
         'DefaultOptimWrapperConstructor',
         'Learning rates by layer are made for ConvNeXt.',
     )
 }
-# Normalisations that HadaptiveNet takes over from the old backbone.
+# Normalisations that HadaptiveNet takes from the old backbone.
 _NORMS = dict(BN='BN', BatchNorm2d='BN', SyncBN='SyncBN', SyncBatchNorm='SyncBN')
 
 
 @dataclass
 class SwapContext:
-    """What the rules share.
+    """The data for all rules.
 
     Attributes:
         config: The config whose backbone is replaced.
-        where: The keys that lead to the detector.
+        where: The path of the detector.
         detector: The config of the detector.
         levels: The outputs of the old backbone.
-        old_names: The names of the old backbone's parameters; none if it cannot be built.
-        stacked: Whether the old backbone gives several maps of the same size.
+        old_names: The names of the old backbone's parameters. Empty if it cannot be built.
+        stacked: Whether the old backbone has several outputs of the same size.
         arch: The name of the new backbone's architecture.
         net: The new backbone.
-        edits: The edits of the rules before.
+        edits: The edits of previous rules.
     """
 
     config: Config
@@ -59,11 +59,11 @@ class SwapContext:
 
     @property
     def old_channels(self) -> list[int]:
-        """Channels of the old backbone's outputs."""
+        """Returns the channels of the old backbone's outputs."""
         return [level.channels for level in self.levels]
 
     def translate(self, value: Any) -> Any:
-        """Old channels as new ones, or None if they are not the backbone's."""
+        """Returns the new channels for old ones. None if they are not the backbone's."""
         old, new = self.old_channels, list(self.net.out_channels)
         if isinstance(value, int):
             return new[old.index(value)] if value in old else None
@@ -72,7 +72,7 @@ class SwapContext:
         given = list(value)
         if given[: len(old)] == old:
             return new + given[len(old) :]
-        # YOLOv3 counts from the smallest map.
+        # YOLOv3's order starts with the smallest map.
         return new[::-1] if given == old[::-1] else None
 
 
@@ -81,14 +81,14 @@ def plan_swap(config: Config, arch: str = 'small') -> list[Edit]:
 
     Args:
         config: A config of an MMDetection detector.
-        arch: 'small', 'medium' or 'large'.
+        arch: The name of an architecture, such as 'small'.
 
     Returns:
-        The edits, the backbone's first among those of the model; the same for the same config.
+        The edits. The backbone's comes first among the model's. Equal configs give equal edits.
 
     Raises:
         SwapError: If the backbone cannot be replaced.
-        ValueError: If there is no such architecture.
+        ValueError: If the architecture does not exist.
     """
     context = _examine(config, arch)
     for rule in _RULES:
@@ -157,7 +157,7 @@ def _replace_backbone(context: SwapContext) -> list[Edit]:
 
 
 def _add_decoder(context: SwapContext) -> list[Edit]:
-    """For stacked hourglasses, which encode and decode, while Hadaptive-Net only encodes."""
+    """The rule for stacked hourglasses. They encode and decode, but Hadaptive-Net only encodes."""
     if not context.stacked:
         return []
     detector, level = context.detector, context.levels[0]
@@ -197,7 +197,7 @@ def _adapt_neck(context: SwapContext) -> list[Edit]:
             f'of the backbone, which are {context.old_channels}'
         )
     edits = [Edit((*path, 'in_channels'), found, 'The channels of the new backbone.')]
-    # SSD's neck hands the maps of the backbone on as they are.
+    # SSD's neck does not change the backbone's maps.
     is_ssd = type_name(neck.get('type')) == 'SSDNeck'
     out = context.translate(neck.get('out_channels')) if is_ssd else None
     head = context.detector.get('bbox_head')
@@ -213,7 +213,7 @@ def _adapt_neck(context: SwapContext) -> list[Edit]:
 
 
 def _adapt_heads(context: SwapContext) -> list[Edit]:
-    """For heads that read the backbone directly."""
+    """The rule for heads that read the backbone directly."""
     detector, old = context.detector, context.old_channels
     if context.stacked or detector.get('neck'):
         return []
@@ -233,7 +233,7 @@ def _adapt_heads(context: SwapContext) -> list[Edit]:
         if not str(key).endswith('head'):
             continue
         for path, node in walk(detector[key], (*context.where, key)):
-            # Behind several maps a single number is the width of something else.
+            # With several maps, a single number is the width of something else.
             names = ['in_channels', *(['out_channels'] if 'roi_layer' in node else [])]
             for name in names:
                 found = context.translate(node.get(name))
@@ -257,7 +257,7 @@ def _adapt_normalisation(context: SwapContext) -> list[Edit]:
 
 
 def _drop_weights(context: SwapContext) -> list[Edit]:
-    """For weights of whole detectors, which hold those of the old backbone."""
+    """The rule for weights of whole detectors. They contain the old backbone's."""
     why = 'These weights are those of a detector with the old backbone.'
     edits = []
     if context.config.get('load_from'):
@@ -282,7 +282,7 @@ def _adapt_optimizer(context: SwapContext) -> list[Edit]:
     if not all(isinstance(key, str) for key in keys):
         raise SwapError(f'{format_path(place)}: the keys must be names, got {list(keys)}')
     stale = _find_stale(context, list(keys))
-    # A low rate protects weights that are trained already; these are not.
+    # A low rate protects pre-trained weights. The new ones are not trained.
     slow = [
         key
         for key, value in keys.items()
@@ -301,7 +301,7 @@ def _adapt_optimizer(context: SwapContext) -> list[Edit]:
 
 
 def _find_stale(context: SwapContext, keys: Sequence[str]) -> list[str]:
-    """The keys of settings for layers of which the new detector has none."""
+    """Yields the keys of settings for layers that the new detector does not have."""
     new_names = [f'backbone.{name}' for name, _ in context.net.named_parameters()]
     stale = [
         key
@@ -311,14 +311,14 @@ def _find_stale(context: SwapContext, keys: Sequence[str]) -> list[str]:
     ]
     if not stale:
         return []
-    # Other parts of the detector may have layers of the same name.
+    # Other parts of the detector may have layers with the same name.
     model = build_for_smoke_test(apply_edits(context.config, context.edits))
     names = [name for name, _ in model.named_parameters()]
     return [key for key in stale if not any(key in name for name in names)]
 
 
 def _dict_at(parent: Any, key: str, **values: Any) -> dict[str, Any]:
-    """A value for a key; MMEngine merges no dict into anything else, such as None."""
+    """Returns the value for a key. MMEngine cannot merge a dict into another type, such as None."""
     if key in parent and not isinstance(parent[key], dict):
         return dict(_delete_=True, **values)
     return values
@@ -328,7 +328,7 @@ def _divides_by_one(std: Any) -> bool:
     return isinstance(std, (list, tuple)) and len(std) > 0 and all(s == 1 for s in std)
 
 
-# In this order; each sees the edits of those before it.
+# They run in this order. Each sees the edits of the previous rules.
 _RULES: tuple[Callable[[SwapContext], list[Edit]], ...] = (
     _import_package,
     _replace_backbone,

@@ -1,4 +1,4 @@
-"""Tries a detector: one training step and one prediction on random images."""
+"""Tests a detector with one training step and one prediction on random images."""
 
 import copy
 import logging
@@ -26,20 +26,20 @@ from ..utils.costs import Costs, count_macs, count_parameters
 from .edits import loads_weights
 from .errors import SmokeTestError
 
-# What cannot be had here is replaced: synchronised normalisation needs GPUs.
+# Synchronised normalisation needs GPUs, so it is replaced.
 _REPLACED_TYPES = {'MMSyncBN': 'BN'}
-# Weights that would be downloaded, and augmentations that change the size of the images.
+# These keys are removed: weights to download, and augmentations that change the image size.
 _DROPPED_KEYS = ('pretrained', 'teacher_ckpt', 'batch_augments')
 
 
 @dataclass(frozen=True)
 class SmokeTestResult:
-    """What one training step and one prediction on random images gave.
+    """The result of one training step and one prediction on random images.
 
     Attributes:
         loss: The sum of the losses.
         gradient: The largest gradient of the backbone's first convolution.
-        detections: Instances that the prediction returned.
+        detections: The number of predicted instances.
         costs: The costs of the 'detector' and of its 'backbone' for one image.
     """
 
@@ -52,8 +52,8 @@ class SmokeTestResult:
 def build_for_smoke_test(config: Config) -> BaseModel:
     """Builds a detector with random weights, for small images on any device.
 
-    Weights that would be downloaded, synchronised normalisation (which needs GPUs) and batch
-    augmentations (which change the size of the images) are left out.
+    It leaves out weights to download, synchronised normalisation (which needs GPUs), and batch
+    augmentations (which change the image size).
 
     Args:
         config: A config of a detector.
@@ -70,7 +70,7 @@ def build_for_smoke_test(config: Config) -> BaseModel:
         for _, node in walk(model):
             _adapt(node)
         detector = MODELS.build(model)
-        # MMEngine logs every parameter.
+        # MMEngine would log each parameter.
         logging.disable(logging.INFO)
         try:
             detector.init_weights()
@@ -80,24 +80,24 @@ def build_for_smoke_test(config: Config) -> BaseModel:
 
 
 def smoke_test(config: Config, size: int = 256) -> SmokeTestResult:
-    """Lets a detector learn from and predict on random images.
+    """Runs a training step and a prediction of a detector on random images.
 
     Args:
         config: The config.
-        size: Side length of the images in pixels.
+        size: The side of the images in pixels.
 
     Returns:
-        What came out.
+        The result.
 
     Raises:
         SmokeTestError: If the detector cannot be built or fails, if the loss, a prediction or the
-            backbone's gradient is not finite, or no gradient reaches the backbone.
+            backbone's gradient is not finite, or if the backbone gets no gradient.
     """
     model = build_for_smoke_test(config)
     with _smoke_test_errors():
         batch = _make_batch(config, 2, size, training=True)
         model.train()
-        # What MMEngine's runner tells the losses that change in the course of a training.
+        # MMEngine's runner sets this for losses that change during a training.
         MessageHub.get_current_instance().update_info_dict(dict(iter=0, epoch=0))
         if hasattr(model, 'set_epoch'):
             model.set_epoch(0)
@@ -108,7 +108,7 @@ def smoke_test(config: Config, size: int = 256) -> SmokeTestResult:
         trained = (p for p in _network(model).backbone.parameters() if p.requires_grad)
         first = next(trained, None)
         gradient = None if first is None else first.grad
-        # By default that sets the gradients to None, and leaves the one taken here as it is.
+        # By default zero_grad sets gradients to None, so this one is not changed.
         model.zero_grad()
         model.eval()
         with torch.no_grad():
@@ -129,17 +129,17 @@ def smoke_test(config: Config, size: int = 256) -> SmokeTestResult:
 
 
 def count_detector_costs(config: Config, size: int = 256) -> dict[str, Costs]:
-    """Counts what a detector of MMDetection and its backbone cost, post-processing included.
+    """Counts the costs of a detector and of its backbone, including post-processing.
 
     Args:
         config: The config of the detector.
-        size: Side length of the image in pixels.
+        size: The side of the image in pixels.
 
     Returns:
         The costs of the 'detector' and of its 'backbone'.
 
     Raises:
-        SmokeTestError: If the detector cannot be built or does not predict.
+        SmokeTestError: If the detector cannot be built or cannot predict.
     """
     model = build_for_smoke_test(config)
     with _smoke_test_errors():
@@ -148,7 +148,7 @@ def count_detector_costs(config: Config, size: int = 256) -> dict[str, Costs]:
 
 @contextmanager
 def _smoke_test_errors() -> Iterator[None]:
-    """MMDetection says by any kind of exception what it does not like about a config."""
+    """Turns any exception into an error. MMDetection raises many types for a wrong config."""
     try:
         yield
     except SmokeTestError:
@@ -158,7 +158,7 @@ def _smoke_test_errors() -> Iterator[None]:
 
 
 def _adapt(node: dict[str, Any]) -> None:
-    """Leaves out of a part of a model what a smoke test cannot or need not have."""
+    """Removes settings that a smoke test cannot or need not have."""
     if loads_weights(node.get('init_cfg')):
         node['init_cfg'] = None
     for key in _DROPPED_KEYS:
@@ -168,12 +168,12 @@ def _adapt(node: dict[str, Any]) -> None:
         node['type'] = _REPLACED_TYPES[type_name(node['type'])]
     teacher = node.get('teacher_config')
     if isinstance(teacher, str) and not Path(teacher).exists():
-        # Given from the root of MMDetection's source.
+        # The path is relative to MMDetection's source folder.
         node['teacher_config'] = str(Path(get_installed_path('mmdet')) / '.mim' / teacher)
 
 
 def _count_costs(model: BaseModel, config: Config, size: int) -> dict[str, Costs]:
-    # PyTorch's counter stumbles over views of weights that require gradients.
+    # PyTorch's counter fails for views of weights that require gradients.
     model.eval()
     model.requires_grad_(False)
     batch = _make_batch(config, 1, size)
@@ -188,12 +188,12 @@ def _count_costs(model: BaseModel, config: Config, size: int) -> dict[str, Costs
 
 
 def _network(model: BaseModel) -> BaseModel:
-    """The network that learns, of a semi-supervised detector one of two."""
+    """Returns the network that learns. A semi-supervised detector has two."""
     return model.student if hasattr(model, 'student') else model
 
 
 def _make_batch(config: Config, number: int, size: int, training: bool = False) -> dict[str, Any]:
-    """Random images with boxes, masks, a semantic map and proposals, before preprocessing."""
+    """Makes random images with boxes, masks, a semantic map and proposals, not preprocessed."""
     nodes = [node for _, node in walk(config.to_dict())]
     rescale = [
         node['scale_factor'] for node in nodes if type_name(node.get('type')) == 'SegRescale'
@@ -204,15 +204,15 @@ def _make_batch(config: Config, number: int, size: int, training: bool = False) 
         (3, size, size),
         num_items=[4] * number,
         num_classes=2,
-        # What the config does not load, its detector may not expect.
+        # The detector may not accept annotations that the config does not load.
         with_mask=panoptic or any(node.get('with_mask') for node in nodes),
         with_semantic=panoptic or any(node.get('with_seg') for node in nodes),
         sem_seg_output_strides=round(1 / rescale[0]) if rescale else 1,
     )
     for sample in batch['data_samples']:
-        # Every detector has a class 0.
+        # All detectors have a class 0.
         sample.gt_instances.labels.zero_()
-        # Fast R-CNN has no network that proposes boxes.
+        # Fast R-CNN has no region proposal network.
         if not any('rpn_head' in node for node in nodes):
             sample.proposals = InstanceData(
                 bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(4)

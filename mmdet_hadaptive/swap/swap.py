@@ -1,4 +1,4 @@
-"""Replaces the backbone in a config of MMDetection: plan, smoke test, write."""
+"""Replaces the backbone in a config of MMDetection, after a smoke test."""
 
 import os
 from pathlib import Path
@@ -20,24 +20,23 @@ from .smoke import SmokeTestResult, count_detector_costs, smoke_test
 def swap_backbone(
     source: str, out: Path, arch: str = 'small', size: int = 256
 ) -> tuple[dict[str, Costs] | str, SmokeTestResult]:
-    """Writes a thin config that puts Hadaptive-Net into a detector.
+    """Writes a config that inherits a detector and replaces its backbone by Hadaptive-Net.
 
-    Nothing is written unless the new detector is built, learns and predicts.
+    It writes only if the new detector can be built, learns and predicts.
 
     Args:
-        source: A config file, or one of MMDetection's as 'mmdet::folder/name.py'.
-        out: The file to write, with the suffix .py; it must not exist.
+        source: A config file, or one of MMDetection's, such as 'mmdet::folder/name.py'.
+        out: The file to write, with the suffix .py. It must not exist.
         arch: The name of an architecture of :class:`HadaptiveNet`, such as 'small'.
-        size: Side length in pixels of the random images of the smoke test; a multiple of 32.
+        size: The side of the smoke test's random images in pixels, a multiple of 32.
 
     Returns:
-        The costs of the 'detector' and of its 'backbone' before, or why they cannot be known, and
-        the result of the smoke test of the new detector.
+        The costs of the 'detector' and of its 'backbone' before, or the reason why they are
+        unknown. And the result of the new detector's smoke test.
 
     Raises:
         SwapError: If the backbone cannot be replaced.
-        SmokeTestError: If the detector with the new backbone fails the smoke test; one kind of
-            :class:`SwapError`.
+        SmokeTestError: If the new detector fails the smoke test. It is a :class:`SwapError`.
         ValueError: If an argument has a value outside its limits.
     """
     if arch not in ARCHITECTURES:
@@ -56,7 +55,7 @@ def swap_backbone(
     result = smoke_test(_load(text, out.parent), size)
     try:
         before: dict[str, Costs] | str = count_detector_costs(config, size)
-    # What keeps the old detector from running here says nothing about the new one.
+    # If the old detector cannot run, the new one may still work.
     except SmokeTestError as error:
         before = str(error)
     write_whole(text, out)
@@ -64,17 +63,17 @@ def swap_backbone(
 
 
 def load_source(base: str, folder: Path | None = None) -> Config:
-    """Loads a config of which only the description matters, without what it imports.
+    """Loads a config without its ``custom_imports``.
 
     Args:
-        base: The config as another one in the folder names it in ``_base_``.
-        folder: The folder; needed only if the name is relative.
+        base: The config, as another config in the folder names it in ``_base_``.
+        folder: The folder. It is needed only for relative names.
 
     Returns:
         The config.
 
     Raises:
-        SwapError: If it cannot be loaded, or not inherited by a config in text.
+        SwapError: If it cannot be loaded, or if a config in text cannot inherit it.
     """
     return _load(f'_base_ = {base!r}\n', folder or Path(gettempdir()), imports=False)
 
@@ -91,7 +90,7 @@ def _name_base(source: str, out: Path) -> str:
 
 
 def _load(text: str, folder: Path, imports: bool = True) -> Config:
-    """Loads a config as if it lay in a folder."""
+    """Loads a config as if it were in a folder."""
     with NamedTemporaryFile(
         'w', dir=folder, prefix='swap_', suffix='.py', encoding='utf-8'
     ) as file:
@@ -99,7 +98,7 @@ def _load(text: str, folder: Path, imports: bool = True) -> Config:
         file.flush()
         try:
             return Config.fromfile(file.name, import_custom_modules=imports)
-        # A config is a program: anything can go wrong in it.
+        # A config is a program. It can raise any error.
         except Exception as error:
             source = text.split('\n')[0].removeprefix('_base_ = ')
             if 'lazy_import' in str(error):

@@ -1,4 +1,4 @@
-"""What stands between this package and its surroundings: libraries, configs, files, errors.
+"""Helpers for the libraries around this package, and for configs, files and errors.
 
-Nothing is imported here, so that the check can run before what it checks.
+This file imports nothing, so that the check of the installation can run before other imports.
 """

@@ -3,22 +3,22 @@
 from collections.abc import Iterator
 from typing import Any
 
-# The keys that lead to a value; a number is an index into a list.
+# The path of a value: keys, and indices into lists.
 KeyPath = tuple[str | int, ...]
 
 
 def walk(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """Finds all dictionaries below a node, however deep, the node itself first.
+    """Finds all dictionaries in a node at any depth, the node itself first.
 
-    A dictionary that is found may be changed before the next one is asked for; what it holds then
-    is walked through.
+    The caller may change a dictionary before it asks for the next one. Then the changed content is
+    searched.
 
     Args:
-        node: A part of a config; in what is no dictionary, list or tuple there is nothing.
-        path: The keys that lead to the node; a number is a place in a list.
+        node: A part of a config. Other types than dictionaries, lists and tuples contain nothing.
+        path: The path of the node.
 
     Yields:
-        For each dictionary the keys that lead to it, and the dictionary.
+        The path of each dictionary, and the dictionary.
     """
     children: list[tuple[str | int, Any]] = []
     if isinstance(node, dict):
@@ -37,31 +37,31 @@ def find_pipelines(loader: dict[str, Any]) -> list[list[dict[str, Any]]]:
         loader: The config of the data loader.
 
     Returns:
-        The pipeline of each of its data sets, also below wrappers such as ConcatDataset.
+        The pipeline of each of its data sets, also in wrappers such as ConcatDataset.
     """
     return [node['pipeline'] for _, node in walk(loader['dataset']) if 'pipeline' in node]
 
 
 def type_name(kind: Any) -> str:
-    """Names a class as registries do.
+    """Returns a class's name in registries.
 
     Args:
         kind: The ``type`` of a part of a config: a name in a registry, a class, or the path of a
             class, as in 'mmdet.models.RetinaNet'.
 
     Returns:
-        The name without scope and path.
+        The name, without scope and path.
     """
     return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
 
 
 def coco_datasets(dataset: dict[str, Any]) -> list[dict[str, Any]]:
-    """Finds the data sets with an annotation file below wrappers such as RepeatDataset.
+    """Finds the data sets with an annotation file, also in wrappers such as RepeatDataset.
 
     Args:
         dataset: The data set of a data loader.
 
     Returns:
-        The dataset itself, or those that it wraps; none if no annotation file is named.
+        The data set itself, or those in it. Empty if there is no annotation file.
     """
     return [node for _, node in walk(dataset) if 'ann_file' in node]

@@ -1,4 +1,4 @@
-"""Counts what a model costs."""
+"""Counts parameters and multiply-accumulates of a model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from .configs import find_pipelines, type_name
 
 @dataclass(frozen=True)
 class Costs:
-    """What a model costs.
+    """The costs of a model.
 
     Attributes:
-        parameters: All parameters, frozen or not; buffers, such as running means, are none.
+        parameters: The number of all parameters, also frozen ones, without buffers.
         macs: Multiply-accumulates for one image.
     """
 
@@ -29,16 +29,15 @@ class Costs:
 def count_costs(model: nn.Module, height: int, width: int) -> Costs:
     """Counts parameters and multiply-accumulates for one image.
 
-    Only convolutions and matrix products count as multiply-accumulates, as in the tables of
-    the literature on light networks; normalisations, activations and the element-wise products
-    of ACH do not. An MMDetection detector is counted without its post-processing.
-    On torch's 'meta' device nothing is computed, which works for all models whose work does not
-    depend on values.
+    Only convolutions and matrix products count as multiply-accumulates, as in the literature on
+    light networks. Normalisations, activations and the element-wise products of ACH do not count.
+    A detector of MMDetection is counted without its post-processing. On torch's 'meta' device
+    nothing is computed. This works for models whose operations do not depend on values.
 
     Args:
         model: A backbone, or a model of MMDetection or MMPretrain. Its mode is kept.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
+        height: The height of the image in pixels.
+        width: The width of the image in pixels.
 
     Returns:
         The costs.
@@ -48,7 +47,7 @@ def count_costs(model: nn.Module, height: int, width: int) -> Costs:
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
     inputs = (image,)
     if hasattr(model, 'data_preprocessor'):
-        # Transformers ask how large the image is within its batch.
+        # Transformers read the size of the image in its batch.
         shape = (height, width)
         sample = DetDataSample(metainfo=dict(img_shape=shape, batch_input_shape=shape))
         inputs = (image, [sample])
@@ -58,16 +57,16 @@ def count_costs(model: nn.Module, height: int, width: int) -> Costs:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Counts all parameters of a model, frozen or not, without its buffers."""
+    """Counts all parameters of a model, also frozen ones, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
-    """The size of the images on which a config tests its model.
+    """Finds the size of a config's test images.
 
     Args:
         config: A config of MMDetection or MMPretrain.
-        model: The model built from it, which may pad images.
+        model: The model of this config. It may pad images.
 
     Returns:
         Height and width in pixels.
@@ -90,16 +89,16 @@ def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
 
 
 def count_macs(run: Callable[[], Any]) -> int:
-    """Counts the multiply-accumulates of a call, made without gradients.
+    """Counts the multiply-accumulates of a call without gradients.
 
     Args:
-        run: What is counted.
+        run: The function to call.
 
     Returns:
-        The multiply-accumulates of PyTorch's own convolutions and matrix products; operators of
-        mmcv, such as deformable convolutions, are not seen.
+        The multiply-accumulates of PyTorch's own convolutions and matrix products. Operators of
+        mmcv, such as deformable convolutions, are not counted.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
-    # The counter counts a multiply-accumulate as two operations.
+    # PyTorch counts a multiply-accumulate as two operations.
     return counter.get_total_flops() // 2

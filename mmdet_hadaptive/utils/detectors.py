@@ -1,4 +1,4 @@
-"""A detector with the weights of a checkpoint."""
+"""Builds a detector with the weights of a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
     """Builds a detector and loads all of its weights.
 
     Args:
-        config: The detector's.
-        checkpoint: A file or URL, as MMEngine takes it.
+        config: The detector's config.
+        checkpoint: A file or URL for MMEngine.
 
     Returns:
         The detector, in eval mode, and the names of its classes.
@@ -34,10 +34,10 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
     weights = _find_weights(loaded, checkpoint)
     learned = loaded.get('meta', {}).get('dataset_meta', {}).get('classes')
     try:
-        # MMEngine only logs which weights are missing unless it is told to be strict.
+        # Without strict, MMEngine only logs missing weights.
         load_state_dict(detector, weights, strict=True)
     except (RuntimeError, ValueError) as error:
-        # Our backbone says itself what does not fit.
+        # Our backbone itself names the weights that do not fit.
         is_ours = isinstance(error, ValueError)
         difference = '' if is_ours else _describe_difference(weights, detector.state_dict())
         reason = difference or str(error)
@@ -67,7 +67,7 @@ def _num_classes(detector: BaseModel, classes: Sequence[str]) -> int:
 
 
 def _describe_difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What differs between the weights of a checkpoint and those of a detector."""
+    """Describes the differences between the weights of a checkpoint and of a detector."""
     shapes = [
         f'{name} ({tuple(found[name].shape)}, here {tuple(value.shape)})'
         for name, value in wanted.items()
@@ -94,7 +94,7 @@ def _find_weights(loaded: Any, checkpoint: str | Path) -> dict[str, Tensor]:
         raise UnreadableCheckpointError(
             f'{checkpoint} holds no state_dict: use a checkpoint that MMEngine wrote'
         )
-    # MMDetection 2 stored its averaged weights beside the others, once more.
+    # MMDetection 2 also stored its averaged weights under other names.
     return {
         name.removeprefix('module.'): weight
         for name, weight in weights.items()

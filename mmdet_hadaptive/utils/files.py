@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Writes files and folders completely or not at all."""
 
 import os
 import shutil
@@ -9,18 +9,18 @@ from hadaptive_runtime.files import UNFINISHED, replacing
 
 
 def write_whole(content: bytes | str, path: str | Path) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file completely or not at all.
 
-    The content is written under another name (:data:`UNFINISHED` is appended), flushed to the disk
-    and then renamed, so that the file's own name never stands for a part of it.
+    It writes the content under another name (with :data:`UNFINISHED` appended), flushes it to the
+    disk and renames it. So the file's own name never has a part of the content.
 
     Args:
-        content: What the file is to hold; text is written in UTF-8.
-        path: The file; missing folders are made.
+        content: The content. Text is written in UTF-8.
+        path: The file. Missing folders are made.
 
     Raises:
-        OSError: If the file cannot be written, say because the disk is full; names the file, its
-            size and the room that is left. What was there before is still there.
+        OSError: If the file cannot be written, for example because the disk is full. It names the
+            file, its size and the free space. An old file is then unchanged.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -41,23 +41,23 @@ def write_whole(content: bytes | str, path: str | Path) -> None:
 
 
 def write_whole_folder(files: Mapping[str, bytes], folder: str | Path) -> None:
-    """Writes a folder whole or not at all, in place of the one that is there.
+    """Writes a folder completely or not at all, and replaces an old one.
 
-    It is written under another name, as :func:`write_whole` does, and then renamed. For a moment
-    between two renamings there is no folder of this name, but there is never a part of one.
+    It writes the folder under another name, like :func:`write_whole`, and renames it. Between two
+    renamings no folder of this name exists for a moment, but it never exists in part.
 
     Args:
         files: The content of each file, by its path in the folder.
-        folder: The folder; what is in it is lost.
+        folder: The folder. Its old content is lost.
 
     Raises:
-        OSError: If it cannot be written; what was there before is still there.
+        OSError: If it cannot be written. The old folder is then unchanged.
     """
     folder = Path(folder).resolve()
     unfinished = folder.with_name(folder.name + UNFINISHED)
     replaced = folder.with_name(f'{folder.name}.replaced{UNFINISHED}')
     if replaced.exists() and not folder.exists():
-        # A process was killed between the two.
+        # A process was killed between the two renamings.
         replaced.replace(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)

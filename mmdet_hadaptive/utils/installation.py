@@ -1,4 +1,4 @@
-"""Says what is wrong with the installed OpenMMLab libraries, before they fail somewhere inside."""
+"""Checks the installed OpenMMLab libraries before they fail with an obscure error."""
 
 import warnings
 from importlib import import_module
@@ -9,7 +9,7 @@ from packaging.version import Version
 
 from .. import __version__
 
-# The names under which each module is distributed; the last one is the maintained fork.
+# The names of each module's distributions. The last one is the maintained fork.
 _DISTRIBUTIONS = {
     'torch': ('torch',),
     'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
@@ -24,17 +24,17 @@ _INSTALL_MMCV = (
     'pip uninstall -y mmcv mmcv-lite mmcv-full; pip install ninja "setuptools<81" wheel && '
     'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --no-binary mmcv mmcv==2.1.0'
 )
-_UNKNOWN = 'of unknown version'  # a source folder on the path
+_UNKNOWN = 'of unknown version'  # a source folder in sys.path
 _INSTALL_SETUPTOOLS = 'pip install "setuptools>=77.0.3,<81"'
 _INSTALL_MMDET = 'pip install mmengine==0.10.7 mmdet==3.3.0'
 
 
 def check_installation() -> None:
-    """Checks that MMDetection and what it stands on can carry this package.
+    """Checks that MMDetection and its libraries work with this package.
 
     Raises:
-        ImportError: If a part is missing, too old, too new, or mmcv comes without compiled
-            ops. The message names what was found, what is needed and the command that fixes it.
+        ImportError: If a library is missing, too old or too new, or if mmcv has no compiled ops.
+            The message names the found version, the needed one, and the command that repairs it.
     """
     found = installed_versions()
     try:
@@ -52,10 +52,10 @@ def check_installation() -> None:
 
 
 def _problem(found: dict[str, str | None]) -> tuple[str, str]:
-    """The first problem and the command against it, or two empty strings."""
+    """Returns the first problem and the command that repairs it, or two empty strings."""
     number = found['torch']
     if number and number != _UNKNOWN and Version(number) < Version('2.5'):
-        # Before, it cannot be told which of MMEngine's classes a checkpoint may hold.
+        # Older versions cannot allow MMEngine's classes in checkpoints.
         return f'torch {number} is too old', f'pip install torch==2.13.0; {_INSTALL_MMCV}'
     number = found['mmdet']
     if number and number != _UNKNOWN and Version(number) < Version('3.2'):
@@ -66,7 +66,7 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
         return 'mmcv is missing', _INSTALL_MMCV
     try:
         import_module('mmdet')
-    except AssertionError as error:  # mmdet's own check of mmcv and mmengine
+    except AssertionError as error:  # mmdet checks mmcv and mmengine itself
         remedy = _INSTALL_MMCV if 'MMCV' in str(error) else _INSTALL_MMDET
         return str(error).rstrip('.'), remedy
     try:
@@ -74,14 +74,14 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
     except ImportError as error:
         return f'mmcv {found["mmcv"]} has no working compiled ops ({error})', _INSTALL_MMCV
     if find_spec('pkg_resources') is None:
-        # MMEngine imports it only when it looks for the configs of MMDetection.
+        # MMEngine imports it only to find MMDetection's configs.
         return 'setuptools has no pkg_resources, which mmengine imports', _INSTALL_SETUPTOOLS
-    # These import what MMDetection stands on, such as pycocotools.
+    # These imports need MMDetection's libraries, such as pycocotools.
     import_module('mmdet.datasets')
     try:
         import_module('mmdet.models')
     except TypeError as error:
-        # mmpretrain puts None in place of what it misses in transformers, and inherits from it.
+        # mmpretrain replaces missing classes of transformers by None, and inherits from it.
         if find_spec('transformers') is None:
             raise
         problem = f'mmpretrain cannot be imported beside transformers {version("transformers")}'
@@ -90,31 +90,32 @@ def _problem(found: dict[str, str | None]) -> tuple[str, str]:
 
 
 def silence_pkg_resources() -> None:
-    """Hides the warning that MMEngine causes whenever it looks for an installed package.
+    """Hides a warning that MMEngine causes when it looks for an installed package.
 
-    Its users can do nothing about it. For tools, which are processes of their own.
+    Users cannot do anything about it. This is for tools, because it affects the whole process.
     """
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Looks up the versions of this package and of what it stands on.
+    """Finds the versions of this package and of its libraries.
 
     Returns:
-        By the name of the module what :func:`installed_version` says.
+        The result of :func:`installed_version` for each module's name.
     """
     found = {module: installed_version(module) for module in _DISTRIBUTIONS}
     return found | {'mmdet_hadaptive': __version__}
 
 
 def installed_version(module: str) -> str | None:
-    """Looks up the version of an installed module.
+    """Finds the version of an installed module.
 
     Args:
-        module: One of torch, mmengine, mmcv and mmdet, under whichever name it is distributed.
+        module: torch, mmengine, mmcv or mmdet. The distribution may have another name.
 
     Returns:
-        The version; 'of unknown version' for a source folder on the path; None if it is missing.
+        The version. 'of unknown version' for a source folder in ``sys.path``. None if it is
+        missing.
     """
     if find_spec(module) is None:
         return None

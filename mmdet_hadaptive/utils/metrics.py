@@ -1,4 +1,4 @@
-"""The names of MMDetection's scores of boxes, which are in 0..1."""
+"""The names of MMDetection's mAP metrics. Their values are in 0..1."""
 
 PREFIX = 'coco/bbox_'
 MAP = f'{PREFIX}mAP'

@@ -1,4 +1,4 @@
-"""Finds and runs the command-line tools that the installed MMDetection brings along."""
+"""Finds and runs the command-line tools of the installed MMDetection."""
 
 import argparse
 import errno
@@ -29,7 +29,7 @@ _CANNOT_WRITE = (
     errno.EDQUOT,
     errno.EFBIG,
 )
-# What libraries say about a setting, and what can be done about it.
+# Messages of libraries about settings, and the remedies.
 _REMEDIES = {
     r'Expected more than 1 value per channel when training': (
         'batch normalisation needs two images or more on each device: set '
@@ -73,13 +73,13 @@ _REMEDIES = {
 
 
 def mmdet_tool(name: str) -> Path:
-    """The path of one of MMDetection's tools.
+    """Finds one of MMDetection's tools.
 
     Args:
-        name: The path of the tool below MMDetection's folder ``tools``, such as 'train.py'.
+        name: The path of the tool in MMDetection's folder ``tools``, such as 'train.py'.
 
     Returns:
-        The file in the installed package, or beside it in a source checkout.
+        The file in the installed package, or in a source checkout.
 
     Raises:
         FileNotFoundError: If the installation has no such tool.
@@ -96,19 +96,19 @@ def mmdet_tool(name: str) -> Path:
 
 
 def run_mmdet_tool(name: str) -> None:
-    """Runs one of MMDetection's tools in this process, with this process's arguments.
+    """Runs one of MMDetection's tools in this process, with its command line arguments.
 
-    What its ``train.py`` and ``test.py`` do not manage is done here: several processes without a
-    GPU, the local rank under MPI, a work directory that was moved, more classes than MMDetection
-    has colours. What cannot work ends with one line before it begins.
+    It adds abilities that ``train.py`` and ``test.py`` lack: several processes without a GPU, the
+    local rank under MPI, a moved work directory, and more classes than MMDetection has colours. If
+    something cannot work, it ends with one line before the tool starts.
 
     Args:
-        name: The path of the tool below MMDetection's folder ``tools``, such as 'train.py'.
+        name: The path of the tool in MMDetection's folder ``tools``, such as 'train.py'.
 
     Raises:
         FileNotFoundError: If the installation has no such tool.
-        SystemExit: If the tool cannot do its work for a known reason: the message holds what the
-            library says, and the remedy.
+        SystemExit: If the tool fails for a known reason. The message has the library's message and
+            the remedy.
     """
     silence_pkg_resources()
     path = mmdet_tool(name)
@@ -141,18 +141,18 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _set_local_rank() -> None:
-    """Names the local rank as MMDetection's tools look for it, which take 0 if it is missing."""
+    """Sets the local rank's variable for MMDetection's tools, which would otherwise use 0."""
     if 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
         os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    """Checks what a training or test is asked for, and adds what it needs to its arguments."""
+    """Checks the arguments of a training or test, and adds missing ones."""
     _require_file(arguments.config, 'config')
     try:
         config = Config.fromfile(arguments.config)
     except FileNotFoundError as error:
-        # A config that is inherited.
+        # The missing file is an inherited config.
         raise SystemExit(
             f'error: {arguments.config} cannot be read, {error}: correct its _base_'
         ) from error
@@ -189,10 +189,10 @@ def _require_file(path: str, kind: str) -> None:
 
 
 def _check_checkpoint(config: Config, checkpoint: str) -> None:
-    """Refuses weights and classes that are not the config's, which MMEngine only logs."""
+    """Refuses weights and classes that do not fit the config. MMEngine would only log them."""
     from mmdet.registry import DATASETS
 
-    # Only tests need it, and it imports all of MMDetection.
+    # Only tests need this import of all of MMDetection.
     from .detectors import load_detector
 
     _require_file(checkpoint, 'checkpoint')
@@ -213,7 +213,7 @@ def _check_checkpoint(config: Config, checkpoint: str) -> None:
 
 
 def _find_checkpoint(arguments: argparse.Namespace, work_dir: Path, is_searched: bool) -> None:
-    """Looks for what ``last_checkpoint`` names beside it, as the folder may have been moved."""
+    """Finds the checkpoint of ``last_checkpoint`` beside it, if the folder was moved."""
     if not is_searched:
         if arguments.resume:
             _require_file(arguments.resume, 'checkpoint')
@@ -242,7 +242,7 @@ def _find_checkpoint(arguments: argparse.Namespace, work_dir: Path, is_searched:
 
 
 def _lacks_colours(config: Config) -> bool:
-    """Whether a data set has more classes than the colours that its type brings along."""
+    """Returns whether a data set has more classes than its type has colours."""
     from mmdet.registry import DATASETS
     from mmengine.registry import init_default_scope
 
@@ -260,7 +260,7 @@ def _lacks_colours(config: Config) -> bool:
 
 
 def _prepare_processes(launcher: str, config: Config) -> dict[str, Any]:
-    """Lets MMEngine's launchers work on machines without a GPU; returns what the config needs."""
+    """Lets MMEngine's launchers work without a GPU. Returns the needed settings of the config."""
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise SystemExit(
             'error: --launcher pytorch is for processes that torchrun has started: call '
@@ -268,15 +268,15 @@ def _prepare_processes(launcher: str, config: Config) -> dict[str, Any]:
         )
     if get_device() != 'cpu':
         return {}
-    # The launchers select a CUDA device whatever there is; MMEngine leaves a process group that
-    # exists already as it is.
+    # The launchers always select a CUDA device. But MMEngine keeps a process group that exists
+    # already.
     set_device = torch.cuda.set_device
     torch.cuda.set_device = lambda device: None
     try:
         init_dist(launcher, backend='gloo')
     finally:
         torch.cuda.set_device = set_device
-    # The wrapper that MMEngine builds by default asks for a GPU too.
+    # MMEngine's default wrapper needs a GPU, too.
     options = {'device_ids': None}
     if 'model_wrapper_cfg' not in config:
         options.update(
@@ -288,7 +288,7 @@ def _prepare_processes(launcher: str, config: Config) -> dict[str, Any]:
 
 
 def _explain(error: Exception) -> str | None:
-    """What to say instead of a traceback; None if the error is not a known one."""
+    """Returns a message instead of a traceback. None if the error is unknown."""
     message = str(error)
     if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
         return (
@@ -308,7 +308,7 @@ def _explain(error: Exception) -> str | None:
 
 
 def _is_ours(traceback: TracebackType | None) -> bool:
-    """Whether an error was raised by this package, whose messages are written for its users."""
+    """Returns whether this package raised an error. Its messages are for users."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if traceback is None:

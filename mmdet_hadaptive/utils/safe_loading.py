@@ -1,8 +1,8 @@
-"""Reads checkpoints: the plain data that MMEngine writes and nothing else, and whole files only.
+"""Reads complete checkpoints of MMEngine's plain data, and refuses everything else.
 
-Since torch 2.6 ``torch.load`` reads plain data only. MMEngine's checkpoints hold its
+Since torch 2.6 ``torch.load`` reads plain data only. MMEngine's checkpoints also hold its
 ``HistoryBuffer`` (the logged losses), its ``ConfigDict``, NumPy numbers and arrays, and names of
-the buffer's statistics. Allowing exactly these keeps everything else in a checkpoint refused.
+the buffer's statistics. This module allows exactly these.
 """
 
 import zipfile
@@ -23,7 +23,7 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 class UnreadableCheckpointError(ValueError):
-    """A checkpoint is damaged, not there, or holds something else than plain data."""
+    """A checkpoint is damaged, missing, or holds other data than plain data."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The file.
 
     Returns:
-        What it holds.
+        The content.
 
     Raises:
         OSError: If there is no such file, or it may not be read.
@@ -54,10 +54,10 @@ def load_checkpoint(path: str | Path) -> Any:
     """Loads a checkpoint to the CPU as MMEngine does.
 
     Args:
-        path: A file or URL, as MMEngine takes it.
+        path: A file or URL for MMEngine.
 
     Returns:
-        What it holds.
+        The content.
 
     Raises:
         OSError: If there is no such file, or it may not be read.
@@ -68,13 +68,13 @@ def load_checkpoint(path: str | Path) -> Any:
 
 
 def name_unreadable_checkpoints() -> None:
-    """Lets MMEngine name the file when it cannot read a local checkpoint.
+    """Lets MMEngine name the file if it cannot read a local checkpoint.
 
-    Its own errors are those of the zip reader or of pickle; and a checkpoint in which a part of the
-    weights was altered is loaded without one.
+    Without this, errors come from the zip reader or from pickle. And a checkpoint with damaged
+    weights is loaded without any error.
     """
 
-    # MMEngine logs a part of the name.
+    # MMEngine logs the name of this function.
     def load_from_local(filename: str, map_location: Any) -> Any:
         return _read_whole(filename, lambda path: checkpoint.load_from_local(path, map_location))
 
@@ -83,20 +83,20 @@ def name_unreadable_checkpoints() -> None:
 
 def _read_whole(path: str | Path, load: Callable[[str | Path], Any]) -> Any:
     path = Path(path).expanduser()
-    # Missing files have errors of their own.
+    # MMEngine has an error for missing files.
     with path.open('rb'):
         pass
     try:
         if zipfile.is_zipfile(path):
-            # torch does not compare the check sums.
+            # torch does not compare checksums.
             with zipfile.ZipFile(path) as archive:
-                # torch.serialization.set_crc32_options(False) writes zeros in their place.
+                # torch.serialization.set_crc32_options(False) writes zeros instead.
                 has_sums = any(entry.CRC for entry in archive.infolist())
                 damaged = archive.testzip() if has_sums else None
             if damaged:
                 raise zipfile.BadZipFile(f'{damaged} has another check sum than when it was saved')
         return load(str(path))
-    # Bytes that are not what they seem make the readers of zip and pickle raise almost anything.
+    # The readers of zip and pickle raise errors of almost any type for damaged files.
     except Exception as error:
         raise UnreadableCheckpointError(
             f'{path} cannot be read as plain weights: {_describe(error)}. Copy or download it '
@@ -105,30 +105,30 @@ def _read_whole(path: str | Path, load: Callable[[str | Path], Any]) -> Any:
 
 
 def _describe(error: Exception) -> str:
-    # torch says what it refuses behind two paragraphs on how to switch the check off.
+    # torch names the reason after two paragraphs about how to switch the check off.
     _, refused, reason = str(error).partition('WeightsUnpickler error: ')
     return reason.split('. Please use')[0].splitlines()[0] if refused else describe_error(error)
 
 
 def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:
-    """Stands in for ``getattr``, by which pickle names the methods of ``HistoryBuffer``.
+    """Replaces ``getattr``, which pickle uses for the methods of ``HistoryBuffer``.
 
-    The true ``getattr`` would let a checkpoint reach anything from anything.
+    The real ``getattr`` would give a checkpoint access to any object.
     """
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise UnpicklingError(f'refused to look up {name!r} of {owner!r} for a checkpoint')
     return getattr(owner, name)
 
 
-# The name that pickle looks up; torch before 2.6 takes it from the function alone.
+# pickle looks this name up. torch before 2.6 reads it from the function only.
 _statistics_method.__module__, _statistics_method.__qualname__ = 'builtins', 'getattr'
 _statistics_method.__name__ = 'getattr'
 
 
 def allow_checkpoints() -> None:
-    """Has ``torch.load`` accept what MMEngine's checkpoints hold beside tensors.
+    """Lets ``torch.load`` accept MMEngine's types in checkpoints.
 
-    Importing this module does it. The fork of MMEngine takes it back whenever it has loaded a file.
+    The import of this module calls it. The fork of MMEngine undoes it after each loaded file.
     """
     torch.serialization.add_safe_globals(
         [
@@ -137,7 +137,7 @@ def allow_checkpoints() -> None:
             _statistics_method,
             np.ndarray,
             np.dtype,
-            # What pickle makes arrays and scalars with; its module depends on the version of NumPy.
+            # pickle makes arrays and scalars with these. Their module depends on NumPy's version.
             np.zeros(0).__reduce__()[0],
             np.float64(0).__reduce__()[0],
             *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'bool')),
