@@ -5,10 +5,10 @@ model = dict(
     backbone=dict(_delete_=True, type='HadaptiveNet', arch='small', out_indices=(2, 3, 4)),
     neck=dict(in_channels=[64, 96, 128]),
 )
-# The base learns its pre-trained backbone at a tenth of the rate; this one starts without weights.
+# The base has a tenth of the rate for its pre-trained backbone. This backbone has no weights.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))))
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

@@ -6,7 +6,7 @@ model = dict(
     neck=dict(in_channels=[32, 64, 96, 128]),
 )
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

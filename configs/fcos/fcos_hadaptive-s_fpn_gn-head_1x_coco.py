@@ -2,7 +2,7 @@ _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
 model = dict(
-    # The base's constants belong to Caffe's weights, which are not used here.
+    # The base's normalisation is for Caffe's weights, which are not used here.
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
     ),
@@ -11,7 +11,7 @@ model = dict(
     neck=dict(in_channels=[64, 96, 128], start_level=0),
 )
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

@@ -12,7 +12,7 @@ model = dict(
 optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
 custom_hooks = [
     *_base_.custom_hooks,
-    # An average over about eight epochs; checkpoints hold it as their weights.
+    # An average over about eight epochs. Checkpoints hold it as their weights.
     dict(type='EMAHook', momentum=1e-4, update_buffers=True, priority='ABOVE_NORMAL'),
 ]
 

@@ -38,7 +38,7 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=4,
     drop_last=True,
-    # Every image has the same shape here, so nothing is to be grouped.
+    # All images have the same shape, so no grouping is needed.
     batch_sampler=None,
     dataset=dict(
         _delete_=True,

@@ -13,7 +13,7 @@ last_epochs_pipeline = [
     dict(type='PackDetInputs'),
 ]
 
-# A batch of 32 is enough for statistics of each process's own; synchronised ones need GPUs.
+# A batch of 32 in each process is enough for batch statistics. Synchronised ones need GPUs.
 norm_cfg = dict(type='BN')
 model = dict(
     backbone=dict(_delete_=True, type='HadaptiveNet', arch='small', out_indices=(2, 3, 4)),
@@ -21,7 +21,7 @@ model = dict(
     bbox_head=dict(norm_cfg=norm_cfg),
 )
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 ema_hook, switch_hook = _base_.custom_hooks
 switch_hook.switch_pipeline = last_epochs_pipeline

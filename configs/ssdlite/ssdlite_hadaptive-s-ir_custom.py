@@ -52,7 +52,7 @@ model = dict(
     ),
 )
 
-# MMDetection leaves out images with a side of less than 32 pixels; here they are trained on.
+# MMDetection leaves out images with a side of less than 32 pixels. This config uses them.
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -90,7 +90,7 @@ custom_hooks = [
     # channels_last makes the training a quarter faster on a CPU.
     dict(type='ChannelsLastHook'),
     ema_hook,
-    # Leaves curves, a confusion matrix and the worst images in the folder report.
+    # Writes curves, a confusion matrix and the worst images to the folder report.
     dict(type='TrainingReportHook'),
 ]
 default_hooks = dict(

@@ -32,7 +32,7 @@ model = dict(
     bbox_head=dict(type='PatchedSSDHead', in_channels=(96, 128, 512, 256, 256, 128)),
 )
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

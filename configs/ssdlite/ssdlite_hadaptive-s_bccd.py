@@ -17,7 +17,7 @@ val_data = dict(
     data_prefix=dict(img='val/'),
 )
 
-# Half of the images keep their scale, and cells may lie any way round.
+# Half of the images keep their scale. Cells have no upright direction.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

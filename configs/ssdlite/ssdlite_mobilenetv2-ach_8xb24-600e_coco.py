@@ -22,8 +22,8 @@ train_pipeline = [
 
 norm_cfg = dict(type='BN', eps=0.001, momentum=0.03)
 model = dict(
-    # The last two inverted residuals, which expand 160 channels to 960 by convolution, choose 32
-    # channels and expand to 656 by their products.
+    # ACH replaces the last two inverted residuals. These expand 160 channels to 960 by convolution.
+    # ACH selects 32 channels, and expands to 656 by their products.
     backbone=dict(
         _delete_=True,
         type='BackboneWithACH',
@@ -36,7 +36,7 @@ model = dict(
     bbox_head=dict(type='PatchedSSDHead'),
 )
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [
     dict(type='NumClassCheckHook'),

@@ -3,7 +3,7 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
 
 model = dict(
-    # Also where a config inherits this by the name of its package, whose scope is MMDetection's.
+    # Configs that inherit this as 'mmdet_hadaptive::...' have MMDetection's scope.
     _scope_='mmpretrain',
     type='ImageClassifier',
     # The last index is the final 1 x 1 convolution, which detectors leave out.
@@ -20,6 +20,6 @@ model = dict(
     ),
 )
 
-# A run that was killed, at whatever moment, resumes with --resume as if it had not been.
+# A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='mmdet.AtomicCheckpointHook', max_keep_ckpts=3))
 custom_hooks = [dict(type='mmdet.StopOnInvalidLossHook'), dict(type='mmdet.EpochSeedHook')]
