@@ -1,5 +1,5 @@
-# make demo | make test work on a fresh machine; STACK=onedl uses the maintained forks, STACK=oldest
-# with PYTHON=python3.10 the oldest libraries that are supported.
+# make demo and make test work on a fresh machine. STACK=onedl uses the maintained forks. STACK=oldest
+# with PYTHON=python3.10 uses the oldest supported libraries.
 PYTHON ?= python3.11
 STACK ?= openmmlab
 export PYTHON
@@ -18,8 +18,7 @@ else
 endif
 READY := $(VENV)/setup-complete
 
-# A worker that crashes ends the run: pytest-xdist 3.8 waits forever at the end of one in which a
-# worker was replaced.
+# A crashed worker ends the run, because pytest-xdist 3.8 waits forever after it has replaced one.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile \
 	--no-loadscope-reorder --max-worker-restart 0
 
@@ -45,7 +44,7 @@ $(VENV)/research-complete: $(READY) research/requirements.txt
 	$(VENV)/bin/python -m pip install --requirement research/requirements.txt
 	@touch $@
 
-# Not a part of test: the converter takes 0.9 GB.
+# This is not a part of test, because the converter needs 0.9 GB.
 test-litert: $(VENV)/litert-complete
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/export/test_formats.py -k litert $(PYTEST_ARGS)
 

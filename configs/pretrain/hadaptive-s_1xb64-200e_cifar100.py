@@ -1,5 +1,5 @@
-# The recipe of the authors' release. The image size is that of the costs in the paper. We do not know
-# whether the authors trained with this size and this augmentation.
+# The recipe of the authors' release. The image size is that of the costs in the paper. We do not
+# know whether the authors trained with this size and this augmentation.
 _base_ = ['./_base_/hadaptive-s.py', 'mmpretrain::_base_/datasets/cifar100_bs16.py']
 
 model = dict(head=dict(num_classes=100))
