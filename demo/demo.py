@@ -12,7 +12,6 @@ from mmdet_hadaptive.datasets import make_shapes
 from mmdet_hadaptive.engine.report import draw_predictions, plot_curves
 from mmdet_hadaptive.utils.metrics import MAP, MAP_50
 
-# The folder of configs and tools: the repository, or .mim in an installed package.
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
 WORK_DIR = Path('work_dirs/demo')

@@ -1,25 +1,6 @@
-_base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
-custom_imports = dict(imports=['mmdet_hadaptive'], allow_failed_imports=False)
+_base_ = './ssdlite_hadaptive-s_8xb24-600e_coco.py'
 
-# LoadSSDCrop loads, expands, crops and resizes as MMDetection does, five times as fast.
-train_pipeline = [
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='LoadSSDCrop',
-        scale=(_base_.input_size, _base_.input_size),
-        mean=_base_.data_preprocessor.mean,
-    ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='PhotoMetricDistortion',
-        brightness_delta=32,
-        contrast_range=(0.5, 1.5),
-        saturation_range=(0.5, 1.5),
-        hue_delta=18,
-    ),
-    dict(type='PackDetInputs'),
-]
-
+channels = (96, 1280, 512, 256, 256, 128)
 norm_cfg = dict(type='BN', eps=0.001, momentum=0.03)
 model = dict(
     # ACH replaces the last two inverted residuals. These expand 160 channels to 960 by convolution.
@@ -33,24 +14,6 @@ model = dict(
             'layer7.0': dict(num_selected=32, norm_cfg=norm_cfg),
         },
     ),
-    bbox_head=dict(type='PatchedSSDHead'),
+    neck=dict(in_channels=channels[:2], out_channels=channels),
+    bbox_head=dict(in_channels=channels),
 )
-
-# A killed run continues with --resume exactly as if it had not been killed.
-default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
-custom_hooks = [
-    dict(type='NumClassCheckHook'),
-    dict(type='StopOnInvalidLossHook'),
-    dict(type='EpochSeedHook'),
-]
-
-# The last maps are 1 x 1: batch normalisation cannot train on a last batch of one image.
-train_dataloader = dict(
-    drop_last=True,
-    persistent_workers=False,
-    dataset=dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline)),
-)
-val_dataloader = dict(dataset=dict(type='CheckedCocoDataset'))
-test_dataloader = val_dataloader
-val_evaluator = dict(type='FastCocoMetric')
-test_evaluator = val_evaluator

@@ -10,19 +10,11 @@ class ECAScorer(nn.Module):
     bias) over the channels. It is an ECA layer (arXiv 1910.03151) without its sigmoid.
 
     Source: arXiv 2505.22226 v2, section 3 (channel scores).
-
-    Args:
-        kernel_size: The number of neighbouring channels for a score, odd.
-
-    Raises:
-        ValueError: If ``kernel_size`` is even.
     """
 
-    def __init__(self, kernel_size: int = 5) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd, got {kernel_size}')
-        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = nn.Conv1d(1, 1, 5, padding=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (B, C, H, W) as (B, C)."""

@@ -22,7 +22,7 @@ from mmengine.utils import get_installed_path
 from hadaptive_runtime.errors import describe_error
 
 from ..utils.configs import type_name, walk
-from ..utils.costs import Costs, count_macs, count_parameters
+from ..utils.costs import Costs, count_costs, count_macs, count_parameters
 from .edits import loads_weights
 from .errors import SmokeTestError
 
@@ -178,12 +178,9 @@ def _count_costs(model: BaseModel, config: Config, size: int) -> dict[str, Costs
     model.requires_grad_(False)
     batch = _make_batch(config, 1, size)
     network = _network(model)
-    image = torch.zeros(1, 3, size, size)
     return dict(
         detector=Costs(count_parameters(network), count_macs(lambda: model.test_step(batch))),
-        backbone=Costs(
-            count_parameters(network.backbone), count_macs(lambda: network.backbone(image))
-        ),
+        backbone=count_costs(network.backbone, size, size),
     )
 
 

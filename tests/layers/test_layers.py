@@ -118,8 +118,6 @@ def test_stride_two_pads_odd_kernels_only(kernel_size, expected):
 def test_wrong_arguments():
     with pytest.raises(ValueError, match='out_channels must be even, got 5'):
         GhostExpansion(4, 5)
-    with pytest.raises(ValueError, match='kernel_size must be odd, got 4'):
-        ECAScorer(4)
     with pytest.raises(ValueError, match='stride must be 1 or 2, got 3'):
         AdaptiveBottleneck(4, 4, GhostExpansion(4, 8), 3, 3)
     with pytest.raises(ValueError, match='kernel_size must be 2 or odd where stride is 2, got 4'):
