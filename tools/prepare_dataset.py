@@ -40,8 +40,8 @@ def main() -> None:
         '--classes',
         nargs='+',
         default=(),
-        help='The names of the classes in the order of their labels. YOLO folders without a '
-        'data.yaml need them.',
+        help='The names of the classes in the order of their labels. In a YOLO folder they name '
+        'the numbers 0, 1, ... of the text files. YOLO folders without a data.yaml need them.',
     )
     parser.add_argument(
         '--val-fraction',

@@ -54,9 +54,11 @@ class EpochSeedHook(Hook):
                 'smaller train_dataloader.batch_size'
             )
         loader.worker_init_fn = None
-        # A sampler with its own seed keeps it.
-        if self._built_seed == getattr(loader.sampler, 'seed', None) is not None:
-            loader.sampler.seed = runner.seed
+        # With a batch sampler, the loader's own sampler has no function.
+        for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+            # A sampler with its own seed keeps it.
+            if self._built_seed == getattr(sampler, 'seed', None) is not None:
+                sampler.seed = runner.seed
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seeds the generators of this process."""

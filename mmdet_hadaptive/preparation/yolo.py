@@ -58,6 +58,7 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
     """
     descriptions, not_read = _read_descriptions(source)
     names = list(classes) or _read_classes(source, descriptions, not_read)
+    renamed = _find_renamed(source, descriptions, names) if classes else []
     names, alike = order_classes(names, ())
     described = next((item for item in descriptions if item.places), None)
     splits = (
@@ -65,7 +66,7 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
         if described
         else Splits(source)
     )
-    has_keypoints = any(item.has_keypoints for item in descriptions)
+    has_keypoints = _has_keypoints(descriptions)
     labels, alone = _pair(source)
     masks = _find_masks(source, labels)
     images, wrong, unknown, bare, lost, elsewhere = [], [], [], [], [], []
@@ -99,6 +100,11 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
         )
     findings = [
         *alike,
+        *note(
+            'numbers of classes have other names in the folder',
+            'The names of --classes are used',
+            renamed,
+        ),
         *note('YAML files do not describe a data set', 'They are passed over', not_read),
         *splits.findings,
         *note('lines are not "class x y width height" or a polygon', 'They are left out', wrong),
@@ -122,13 +128,14 @@ def refuse_yolo(source: SourceFolder) -> str | None:
         The first wrong line in an image's text file and the reason. An empty text if a line is
         right. None if no text file belongs to an image.
     """
+    has_keypoints = _has_keypoints(_read_descriptions(source)[0])
     labels = [label for found in _pair(source)[0].values() for label in found]
     reason = f'all {len(labels)} text files of images are empty' if labels else None
     is_first = True
     for label in labels:
         for number, line in _read_lines(label):
             try:
-                _parse_line(line, False, ())
+                _parse_line(line, has_keypoints, ())
             except ValueError as error:
                 reason = f'{label}:{number}: {error}' if is_first else reason
                 is_first = False
@@ -337,6 +344,25 @@ def _named_classes(path: Path, names: list | dict, count: object) -> list[str]:
             'name the classes with --classes, in the order of their numbers'
         )
     return list(map(str, names))
+
+
+def _has_keypoints(descriptions: Sequence[_Description]) -> bool:
+    return any(item.has_keypoints for item in descriptions)
+
+
+def _find_renamed(
+    source: SourceFolder, descriptions: Sequence[_Description], names: Sequence[str]
+) -> list[str]:
+    """Returns the numbers whose names in the folder differ from the given names."""
+    try:
+        own = _read_classes(source, descriptions, ())
+    except PreparationError:
+        return []
+    return [
+        f'{number}: {old} is now {new}'
+        for number, (old, new) in enumerate(zip(own, names, strict=False))
+        if old != new
+    ]
 
 
 def _read_classes(

@@ -257,11 +257,19 @@ def _adapt_normalisation(context: SwapContext) -> list[Edit]:
 
 
 def _drop_weights(context: SwapContext) -> list[Edit]:
-    """The rule for weights of whole detectors. They contain the old backbone's."""
+    """The rule for weights of whole detectors. They contain the old backbone's.
+
+    The new detector must not write to the old one's folder either.
+    """
     why = 'These weights are those of a detector with the old backbone.'
     edits = []
     if context.config.get('load_from'):
         edits.append(Edit(('load_from',), None, why))
+    if context.config.get('work_dir'):
+        why_folder = 'This folder is for the checkpoints of the old detector.'
+        edits.append(Edit(('work_dir',), None, why_folder))
+    if context.config.get('resume'):
+        edits.append(Edit(('resume',), False, 'The new detector has no checkpoint yet.'))
     for path in dict.fromkeys([('model',), context.where]):
         if loads_weights(get_at(context.config, path).get('init_cfg')):
             edits.append(Edit((*path, 'init_cfg'), None, why))

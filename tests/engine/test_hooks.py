@@ -12,7 +12,7 @@ from mmcv.ops import RoIAlign
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from mmdet_hadaptive.engine import (
     AtomicCheckpointHook,
@@ -87,13 +87,14 @@ def test_trainings_that_count_iterations_are_refused():
         started(runner)
 
 
-def build_loader(run_seed, **sampler):
+def build_loader(run_seed, batch_sampler=None, **sampler):
     config = dict(
         dataset=RandomNumbers(),
         batch_size=1,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=True, **sampler),
         collate_fn=dict(type='default_collate'),
+        batch_sampler=batch_sampler,
     )
     return Runner.build_dataloader(config, seed=run_seed)
 
@@ -109,6 +110,18 @@ def test_the_order_of_the_images_follows_the_seed_of_the_checkpoint(own, expecte
     orders = [list(loader.sampler) for loader in (runner.train_dataloader, build_loader(expected))]
     assert runner.train_dataloader.sampler.seed == expected
     assert orders[0] == orders[1]
+
+
+def test_a_batch_sampler_follows_the_seed_of_the_checkpoint():
+    batches = dict(type=BatchSampler, drop_last=True)
+    runner = runner_with(build_loader(5, batches), seed=5)
+    hook = EpochSeedHook()
+    hook.before_run(runner)
+    runner.seed = 7
+    hook.before_train(runner)
+    loaders = (runner.train_dataloader, build_loader(7, batches), build_loader(5, batches))
+    resumed, expected, other = (list(loader.batch_sampler) for loader in loaders)
+    assert resumed == expected != other
 
 
 def test_a_set_smaller_than_a_batch_is_refused():

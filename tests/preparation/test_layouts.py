@@ -114,6 +114,16 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding):
     assert result.counts == dict(train=(3, 3), val=(1, 1))
 
 
+def test_other_names_for_yolos_numbers_are_named(tmp_path):
+    write_yolo(tmp_path / 'pets')
+    result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out', classes=['dog', 'cat'])
+    assert result.classes == ('dog', 'cat')
+    [finding] = notes(result, 'have other names in the folder')
+    assert finding.places == ('0: cat is now dog', '1: dog is now cat')
+    same = prepare_dataset(tmp_path / 'pets', tmp_path / 'out2', classes=['cat', 'dog'])
+    assert not notes(same, 'have other names in the folder')
+
+
 def test_keypoints_are_no_polygon(tmp_path):
     write_yolo(tmp_path / 'pets')
     description = tmp_path / 'pets/data.yaml'
@@ -123,6 +133,13 @@ def test_keypoints_are_no_polygon(tmp_path):
     result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out')
     [(_, box)] = read_back(tmp_path / 'out', 'train')['b']
     assert box == pytest.approx([24, 32, 12, 16])
+    # The format is recognised by such lines, too.
+    for other in (tmp_path / 'pets').rglob('labels/*.txt'):
+        other.write_text(label.read_text())
+    assert prepare_dataset(tmp_path / 'pets', tmp_path / 'out3').format == 'yolo'
+    write_yolo(tmp_path / 'pets')
+    description.write_text(description.read_text() + 'kpt_shape: [4, 3]\n')
+    label.write_text('0 .5 .5 .2 .2' + ' .4 .5 2' * 4)
     # Without a word of the description they are named.
     description.write_text(description.read_text().replace('kpt_shape', 'other'))
     result = prepare_dataset(tmp_path / 'pets', tmp_path / 'out2')

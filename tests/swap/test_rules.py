@@ -122,6 +122,19 @@ def test_what_belongs_to_old_weights_goes(planned):
     assert cityscapes['load_from'] is None
 
 
+def test_the_old_detectors_folder_is_left(tmp_path):
+    source = tmp_path / 'mine.py'
+    source.write_text(
+        "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
+        "work_dir = 'work_dirs/best'\nresume = True\n"
+    )
+    config = Config.fromfile(source)
+    changed = apply_edits(config, plan_swap(config, 'small'))
+    assert changed.work_dir is None
+    assert changed.resume is False
+    assert config.work_dir == 'work_dirs/best'
+
+
 @pytest.mark.parametrize('as_list', [False, True])
 def test_weights_of_the_whole_model_go(planned, retinanet, as_list):
     old = dict(type='Pretrained', checkpoint='old.pth')
