@@ -87,7 +87,7 @@ class Detector:
             )
         if factors is None:
             factors = np.ones((len(inputs), 2), np.float32)
-        step = self.session.batch or len(inputs)
+        step = self.session.batch or max(len(inputs), 1)
         detections = []
         for start in range(0, len(inputs), step):
             chunk = inputs[start : start + step]

@@ -161,8 +161,14 @@ def predict(
             name = target.name
         if PICTURES not in save:
             target = None
-        is_terminated = _predict_video(video, name, target, predictor, show)
-        predictions += predictor.predictions
+        try:
+            is_terminated = _predict_video(video, name, target, predictor, show)
+        except ExportError as error:
+            # All others are predicted, and the tables are written.
+            problems.append(str(error))
+            continue
+        finally:
+            predictions += predictor.predictions
         print(predictor.summary('frames', str(target or out)))
         if video.note:
             _print_note(video.note)
@@ -210,11 +216,7 @@ def _predict_images(
 def _predict_video(
     video: VideoSource, name: str, target: Path | None, predictor: Predictor, show: bool
 ) -> bool:
-    """Predicts a video until it ends or is stopped (key q, Ctrl+C, SIGTERM).
-
-    Returns:
-        Whether SIGTERM stopped it, as systemd and Docker send it. Then the program must end.
-    """
+    """Predicts a video until it ends or is stopped. Returns whether SIGTERM stopped it."""
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     writing = VideoWriter(target, video.rate, not video.is_live) if target else nullcontext()

@@ -20,6 +20,8 @@ VIDEO_SUFFIXES = {
 _SHOWN = 5
 # So a file's name also has room for a code and for the time.
 _LONGEST_STREAM = 100
+# A password may contain @.
+_USER = re.compile('//[^/]*@')
 _PASSWORD = re.compile(r'(?i)(passw(?:or)?d|pwd|pass)=.*?(?=[&/?#]|_[a-z]+=|$)')
 
 
@@ -86,11 +88,11 @@ def describe(names: Sequence[str]) -> str:
 
 
 def hide_password(source: Path | str | int) -> str:
-    """Returns an address without user and passwords. Other sources stay as they are."""
+    """Returns an address without user, passwords and query. Other sources stay as they are."""
     if not isinstance(source, str):
         return str(source)
     # Some cameras have the password in the path, between underscores.
-    return _PASSWORD.sub(r'\1=***', re.sub('//[^/@]*@', '//', source))
+    return re.sub(r'\?.*', '?...', _PASSWORD.sub(r'\1=***', _USER.sub('//', source)))
 
 
 def _expand(sources: Sequence[str]) -> Iterator[str]:
@@ -124,7 +126,7 @@ def _stream_name(source: str) -> str:
     name = name.removesuffix('.mp4')
     if address.query or len(name) > _LONGEST_STREAM:
         # A query says which camera it is, but it may also hold a password.
-        code = hashlib.sha256(os.fsencode(hide_password(source))).hexdigest()[:6]
+        code = hashlib.sha256(os.fsencode(_USER.sub('//', source))).hexdigest()[:6]
         name = f'{name[:_LONGEST_STREAM]}-{code}'
     return f'{name}.mp4'
 

@@ -107,7 +107,8 @@ def _read_whole(path: str | Path, load: Callable[[str | Path], Any]) -> Any:
 def _describe(error: Exception) -> str:
     # torch names the reason after two paragraphs about how to switch the check off.
     _, refused, reason = str(error).partition('WeightsUnpickler error: ')
-    return reason.split('. Please use')[0].splitlines()[0] if refused else describe_error(error)
+    reason = reason.strip().split('. Please use')[0].partition('\n')[0]
+    return reason if refused and reason else describe_error(error)
 
 
 def _statistics_method(owner: Any, name: str) -> Callable[..., Any]:

@@ -51,6 +51,7 @@ def test_the_smallest_box_counts_pixels_of_the_image(make_detector):
     inputs = np.zeros((2, 3, 96, 160), np.float32)
     factors = np.float32([[1, 1], [0.5, 0.5]])
     assert [len(found) for found in detector.detect(inputs, factors)] == [0, 1]
+    assert detector.detect(inputs[:0]) == []
 
 
 FOUND = Detections(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hadaptive_runtime import ExportError, drawing
 from hadaptive_runtime.drawing import draw, drawable_names
-from hadaptive_runtime.sources import find_sources
+from hadaptive_runtime.sources import find_sources, hide_password
 
 
 def write_images(folder, *names):
@@ -216,6 +216,7 @@ def test_lists_and_patterns(tmp_path, main, capsys):
         ('0', 0, 'camera-0.mp4'),
         ('/dev/video0', '/dev/video0', 'video0.mp4'),
         ('rtsp://u:secret@10.0.0.1:554/live/1', None, '10.0.0.1-554-live-1.mp4'),
+        ('rtsp://u:p@secret@10.0.0.1/live', None, '10.0.0.1-live.mp4'),
         ('http://host/video.mjpg', None, 'host-video.mjpg.mp4'),
         ('udp://@:1234', None, '1234.mp4'),
         ('rtsp://h/user=a&password=secret&channel=1/', None, 'h-user-a-password-channel-1.mp4'),
@@ -226,6 +227,11 @@ def test_cameras_and_streams(tmp_path, source, key, name):
     found = find_sources([source], tmp_path)
     assert found.videos == {source if key is None else key: name}
     assert not found.images
+
+
+def test_a_query_is_not_shown():
+    address = 'http://u:p@secret@host/v?channel=2&token=secret'
+    assert hide_password(address) == 'http://host/v?...'
 
 
 def test_streams_have_names_of_their_own(tmp_path):

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hadaptive_runtime import ExportError
 from hadaptive_runtime import predict as command
 from hadaptive_runtime.predict import Predictor
 from hadaptive_runtime.video import VideoSource, VideoWriter
@@ -400,6 +401,23 @@ def test_a_stream_that_ends_is_kept(tmp_path, main, opened, capsys):
         SystemExit, match=r'^error: rtsp://10\.0\.0\.1:554/live gives no image: see'
     ):
         main(address)
+
+
+def test_a_video_that_cannot_be_written_leaves_the_others(tmp_path, main, monkeypatch):
+    def fail(self):
+        raise ExportError('no room')
+
+    first, second = (write_video(tmp_path / name) for name in ('a.avi', 'b.avi'))
+    finish = VideoWriter.finish
+    monkeypatch.setattr(
+        VideoWriter, 'finish', lambda self: (fail if 'a.avi' in str(self._file) else finish)(self)
+    )
+    with pytest.raises(SystemExit, match=r'^error: no room$'):
+        main(first, second, '--save', 'pictures', 'csv')
+    assert {file.name for file in Path('outputs').iterdir()} == {'b.avi.mp4', 'detections.csv'}
+    table = Path('outputs/detections.csv').read_text()
+    assert 'a.avi' in table
+    assert 'b.avi' in table
 
 
 @pytest.mark.usefixtures('interrupts')

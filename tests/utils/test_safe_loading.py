@@ -105,6 +105,13 @@ def altered(draw, content):
     return bytes(content[: draw(st.integers(0, len(content)) | st.just(len(content)))])
 
 
+def test_a_page_in_place_of_a_checkpoint_has_a_reason(tmp_path):
+    path = tmp_path / 'page.pth'
+    path.write_text('<html>Not found</html>\n')
+    with pytest.raises(safe_loading.UnreadableCheckpointError, match=r'plain weights: \w.+\. Copy'):
+        safe_loading.read_checkpoint(path)
+
+
 @settings.get_profile('fuzz')
 @given(content=altered(whole_checkpoint()))
 def test_altered_checkpoints_are_refused_by_name_or_read_right(tmp_path_factory, content):
