@@ -15,6 +15,8 @@ WRITTEN_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
 # Both OpenCV and Pillow read these.
 _OTHER_SUFFIXES = {'.jpe', '.jfif', '.dib', '.jp2', '.ppm', '.pgm', '.pbm', '.pnm'}
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | _OTHER_SUFFIXES
+# Files of these formats may hold more than one image.
+_PAGED = {'.tif', '.tiff', '.webp'}
 # A marker of a JPEG. It is not data (a zero follows), not a restart in them, and not a fill byte.
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 _END = 0xD9
@@ -27,10 +29,22 @@ def is_image(file: Path) -> bool:
     """Returns whether a file has the suffix or the first bytes of an image."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True
+    return _has_readable_name(file) and cv2.haveImageReader(str(file))
+
+
+def has_several_images(file: Path) -> bool:
+    """Returns whether a file holds more than one image. :func:`read_image` reads the first."""
+    is_paged = file.suffix.lower() in _PAGED and _has_readable_name(file)
+    return is_paged and cv2.imcount(str(file)) > 1
+
+
+def _has_readable_name(file: Path) -> bool:
+    """Returns whether OpenCV can take the name. OpenCV 5 would end the process for others."""
     try:
-        return cv2.haveImageReader(str(file))
-    except (cv2.error, UnicodeEncodeError):
+        str(file).encode()
+    except UnicodeEncodeError:
         return False
+    return True
 
 
 def read_image(file: Path) -> np.ndarray | None:

@@ -18,7 +18,7 @@ from .detector import Detector
 from .drawing import draw, drawable_names
 from .errors import ExportError
 from .files import LONGEST_NAME, write_whole
-from .images import WRITTEN_SUFFIXES, describe_refusal, read_image, write_image
+from .images import WRITTEN_SUFFIXES, describe_refusal, has_several_images, read_image, write_image
 from .loading import load_exported
 from .predictions import OF_IMAGES, TABLES, Prediction, make_tables, yolo_name
 from .sources import Sources, describe, find_sources
@@ -29,8 +29,6 @@ PICTURES = 'pictures'
 _BAR = 30
 # A limit, because a camera may run for months.
 _TIMED = 10_000
-# Files of these formats may hold more than one image. OpenCV reads the first.
-_PAGED = {'.tif', '.tiff', '.webp'}
 
 
 class Predictor:
@@ -182,7 +180,7 @@ def predict(
     if refused:
         count = sum(map(len, refused.values()))
         reasons = '; '.join(f'{describe(names)}: {reason}' for reason, names in refused.items())
-        problems.append(f'{count} of {len(sources.images)} images cannot be predicted: {reasons}')
+        problems.append(f'{count} of {len(sources.images)} images have failed: {reasons}')
     if problems:
         raise ExportError('; '.join(problems))
 
@@ -190,7 +188,7 @@ def predict(
 def _predict_images(
     images: Mapping[Path, str], targets: Mapping[Path, Path], predictor: Predictor, draws: bool
 ) -> dict[str, list[str]]:
-    """Predicts images. Returns those that cannot be predicted, by their reason."""
+    """Predicts images. Returns those that cannot be predicted or written, by their reason."""
     refused: dict[str, list[str]] = {}
     paged = []
     for file, name in images.items():
@@ -202,12 +200,15 @@ def _predict_images(
         if image is None:
             refused.setdefault(describe_refusal(file), []).append(name)
             continue
-        if file.suffix.lower() in _PAGED and cv2.imcount(str(file)) > 1:
+        if has_several_images(file):
             paged.append(name)
         picture = predictor(image, name)
         if draws:
             targets[file].parent.mkdir(parents=True, exist_ok=True)
-            write_image(targets[file], picture)
+            try:
+                write_image(targets[file], picture)
+            except ExportError as error:
+                refused.setdefault(str(error).removeprefix(f'{targets[file]} '), []).append(name)
     if paged:
         _print_note(f'of files with several images the first is predicted, {describe(paged)}')
     return refused

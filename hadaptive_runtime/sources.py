@@ -18,7 +18,7 @@ VIDEO_SUFFIXES = {
 }
 # A line of text has room for so many names.
 _SHOWN = 5
-# So a file's name also has room for a code and for the time.
+# The longest name of a stream, so that a file's name also has room for a code and for the time.
 _LONGEST_STREAM = 100
 # A password may contain @.
 _USER = re.compile('//[^/]*@')

@@ -54,7 +54,7 @@ class EpochSeedHook(Hook):
                 'smaller train_dataloader.batch_size'
             )
         loader.worker_init_fn = None
-        # With a batch sampler, the loader's own sampler has no function.
+        # If the config has a batch sampler, the images come from the sampler in it.
         for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
             # A sampler with its own seed keeps it.
             if self._built_seed == getattr(sampler, 'seed', None) is not None:

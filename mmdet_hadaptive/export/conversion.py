@@ -21,7 +21,7 @@ class Conversion(NamedTuple):
     """The options of a conversion.
 
     Attributes:
-        batch: The batch size. None for any.
+        batch: The batch size. None accepts any.
         exporter: PyTorch's exporter to ONNX.
         opset: The version of ONNX's operators.
     """

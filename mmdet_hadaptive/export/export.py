@@ -102,7 +102,7 @@ def export_detector(
         out: The file to write, with the suffix of its format. For the format 'web' a folder.
         format: One of :data:`FORMATS`.
         outputs: One of :data:`OUTPUTS`. Formats other than ONNX have only 'detections'.
-        batch: The batch size. None for any.
+        batch: The batch size. None accepts any.
         normalize: Whether the model takes pixel values (0 to 255, BGR) and normalises them itself.
         exporter: PyTorch's exporter to ONNX, also for formats that are made from ONNX.
             'torchscript' writes files that more runtimes load. 'dynamo' is newer.

@@ -55,7 +55,7 @@ def check_request(
         format: One of :data:`FORMATS`.
         out: The file or folder to write.
         outputs: The outputs of the network.
-        batch: The batch size. None for any.
+        batch: The batch size. None accepts any.
         quantized: Whether it should compute with 8-bit integers.
 
     Raises:

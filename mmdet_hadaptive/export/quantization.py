@@ -76,7 +76,7 @@ def quantize_exported(
         config: The config that the model was exported with, with training and validation data.
         file: The exported model. The quantised model replaces it.
         metadata: The file's metadata.
-        batch: Its batch size. None for any.
+        batch: The batch size of the model. None accepts any.
         quantize: The format's function for quantisation.
         tolerance: The allowed loss of mAP on the validation data, see :func:`check_tolerance`.
 

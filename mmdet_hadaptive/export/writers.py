@@ -235,7 +235,7 @@ def write_sidecar(
         suffixes: The suffixes of all the files.
         format: The name of the format.
         metadata: The other metadata.
-        batch: The batch size. None for any.
+        batch: The batch size. None accepts any.
     """
     content = encode_sidecar({'format': format, 'batch': batch, **metadata}, suffixes)
     file.with_suffix('.json').write_text(content)

@@ -179,6 +179,9 @@ def _surround(polygons: Any) -> list[float] | None:
     if isinstance(polygons, dict):
         try:
             height, width = polygons['size']
+            if min(height, width) < 1:
+                # pycocotools would end the process.
+                return None
             if isinstance(polygons['counts'], list):
                 polygons = run_lengths.frPyObjects(polygons, height, width)
             box = run_lengths.toBbox(polygons).tolist()

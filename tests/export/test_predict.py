@@ -85,7 +85,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path, run, script, model):
     output = run(script, model, folder, cwd=tmp_path, code=1)
     assert 'images: 1, median latency' in output
     assert (
-        'error: 4 of 5 images cannot be predicted: 1 (empty.png): empty: replace it; 3 (half.jpg, '
+        'error: 4 of 5 images have failed: 1 (empty.png): empty: replace it; 3 (half.jpg, '
         'half.png, text.bmp): truncated, or no image that OpenCV reads: replace it\n'
     ) in output
     assert f'note: {folder}: files that are neither images nor videos are left out, 1 (no' in output
@@ -93,7 +93,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path, run, script, model):
     assert [file.name for file in (tmp_path / 'outputs').iterdir()] == ['good.jpg']
     for name in ('empty.png', 'half.jpg'):
         output = run(script, model, folder / name, cwd=tmp_path, code=1)
-        assert f'error: 1 of 1 images cannot be predicted: 1 ({name}): ' in output.splitlines()[-1]
+        assert f'error: 1 of 1 images have failed: 1 ({name}): ' in output.splitlines()[-1]
         assert 'Traceback' not in output
 
 

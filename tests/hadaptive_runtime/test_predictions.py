@@ -132,7 +132,7 @@ def test_some_images_are_refused_and_all_others_written(tmp_path, main, capsys):
         main('images', '--save', 'pictures', 'coco')
     message = str(error.value)
     assert message.startswith(
-        'error: 3 of 5 images cannot be predicted: 2 (c.png, d.png): values of the type uint16, '
+        'error: 3 of 5 images have failed: 2 (c.png, d.png): values of the type uint16, '
     )
     assert message.endswith('; 1 (e.png): empty: replace it')
     assert files_of(tmp_path / 'outputs') == ['a.png', 'b.png', 'coco.json']
@@ -156,8 +156,30 @@ def test_why_a_picture_cannot_be_written_is_said(tmp_path, main, monkeypatch):
     write_images(tmp_path, 'a.png')
     monkeypatch.setattr(Path, 'write_bytes', fail)
     monkeypatch.setattr(Path, 'unlink', fail)
-    with pytest.raises(SystemExit, match=r'outputs/a\.png cannot be written \(Read-only'):
+    with pytest.raises(SystemExit, match=r'1 \(a\.png\): cannot be written \(Read-only'):
         main('a.png')
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_others(tmp_path, main):
+    write_images(tmp_path / 'images', 'a.png', 'b.png', 'c.png')
+    (tmp_path / 'outputs/b.png').mkdir(parents=True)
+    with pytest.raises(
+        SystemExit, match=r'^error: 1 of 3 images have failed: 1 \(b\.png\): cannot'
+    ):
+        main('images', '--save', 'pictures', 'coco')
+    assert {file.name for file in Path('outputs').iterdir()} == {
+        *('a.png', 'b.png', 'c.png', 'coco.json'),
+    }
+    assert len(json.loads(Path('outputs/coco.json').read_text())['images']) == 3
+
+
+def test_names_that_are_not_in_utf_8(tmp_path, main):
+    folder = tmp_path / 'images'
+    write_images(folder, 'a.png', 'b.webp')
+    (folder / 'b.webp').rename(os.fsdecode(os.fsencode(folder) + b'/Gr\xfcn.webp'))
+    Path(os.fsdecode(os.fsencode(folder) + b'/R\xfccken.txt')).write_text('text')
+    main('images', '--save', 'coco')
+    assert len(json.loads(Path('outputs/coco.json').read_text())['images']) == 2
 
 
 def test_files_with_several_images_are_named(tmp_path, main, capsys):

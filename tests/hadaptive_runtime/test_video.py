@@ -505,7 +505,7 @@ def test_all_but_damaged_videos_are_predicted(tmp_path, main):
         main('videos', '--save', 'pictures', 'csv')
     assert str(error.value) == (
         'error: videos/b.avi cannot be read as a video, or is truncated: replace it; '
-        '1 of 1 images cannot be predicted: 1 (d.png): empty: replace it'
+        '1 of 1 images have failed: 1 (d.png): empty: replace it'
     )
     files = sorted(path.name for path in (tmp_path / 'outputs').iterdir())
     assert files == ['a.avi.mp4', 'c.avi.mp4', 'detections.csv']

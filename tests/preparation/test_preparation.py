@@ -285,13 +285,24 @@ def test_coco_with_masks_in_place_of_boxes(tmp_path, is_packed):
     assert sorted(written) == sorted(boxes)
 
 
-def test_a_mask_that_is_none_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    'mask',
+    [
+        dict(size=[10, 20], counts=['a']),
+        dict(size=[10, 20], counts=[-5]),
+        dict(size=[10, 20], counts=5),
+        dict(size=[0, 20], counts='11'),
+        dict(size=['a', 20], counts='11'),
+        dict(counts='11'),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(tmp_path, mask):
     folder = tmp_path / 'pets'
     write_coco(folder)
     path = next(folder.rglob('*.json'))
     coco = json.loads(path.read_text())
     del coco['annotations'][0]['bbox']
-    coco['annotations'][0]['segmentation'] = {'size': [10, 20], 'counts': ['a']}
+    coco['annotations'][0]['segmentation'] = mask
     path.write_text(json.dumps(coco))
     with pytest.raises(PreparationError, match='bbox'):
         prepare_dataset(folder, tmp_path / 'out')
