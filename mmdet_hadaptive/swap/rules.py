@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from reprlib import repr as shorten
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
+
+from hadaptive_runtime.errors import describe_error
 
 from ..models import HadaptiveNet
 from ..models.architectures import find_architecture
@@ -100,6 +103,7 @@ def _examine(config: Config, arch: str) -> SwapContext:
     init_default_scope('mmdet')
     stages = len(find_architecture(arch)['stages'])
     where = find_detector(config)
+    _register_modules(_kept_imports(config))
     detector = get_at(config, where)
     levels, old_names = examine_backbone(detector, format_path(where))
     strides = [level.stride for level in levels]
@@ -117,16 +121,33 @@ def _examine(config: Config, arch: str) -> SwapContext:
     return SwapContext(config, where, detector, levels, old_names, stacked, arch, net)
 
 
-def _import_package(context: SwapContext) -> list[Edit]:
-    given = (context.config.get('custom_imports') or {}).get('imports') or []
+def _kept_imports(config: Config) -> list[str]:
+    """Returns the modules that the new config imports, too. The old backbone's mmpretrain goes."""
+    given = (config.get('custom_imports') or {}).get('imports') or []
     imports = [given] if isinstance(given, str) else list(given)
-    rest = {key: value for key, value in context.config.model.items() if key != 'backbone'}
+    rest = {key: value for key, value in config.model.items() if key != 'backbone'}
     needed = 'mmpretrain.' in repr(rest)
-    kept = [name for name in imports if needed or not name.startswith('mmpretrain')]
+    return [name for name in imports if needed or not name.startswith('mmpretrain')]
+
+
+def _register_modules(names: Sequence[str]) -> None:
+    """Imports modules, so that the parts of the detector that they register can be built."""
+    for name in names:
+        try:
+            import_module(name)
+        # A module is a program. It can raise any error.
+        except Exception as error:
+            raise SwapError(
+                f'custom_imports: {name} cannot be imported, {describe_error(error)}: install it, '
+                'or name its folder in PYTHONPATH'
+            ) from error
+
+
+def _import_package(context: SwapContext) -> list[Edit]:
     value = _dict_at(
         context.config,
         'custom_imports',
-        imports=[*kept, 'mmdet_hadaptive'],
+        imports=[*_kept_imports(context.config), 'mmdet_hadaptive'],
         allow_failed_imports=False,
     )
     return [Edit(('custom_imports',), value, '')]

@@ -63,7 +63,7 @@ def swap_backbone(
 
 
 def load_source(base: str, folder: Path | None = None) -> Config:
-    """Loads a config without its ``custom_imports``.
+    """Loads a config without its ``custom_imports``, which the old backbone alone may need.
 
     Args:
         base: The config, as another config in the folder names it in ``_base_``.

@@ -208,8 +208,8 @@ def test_names_of_settings_must_be_text(planned, retinanet):
 @pytest.mark.parametrize(
     ('old', 'new'),
     [
-        (dict(imports=['mine'], allow_failed_imports=True), ['mine', 'mmdet_hadaptive']),
-        (dict(imports='mine'), ['mine', 'mmdet_hadaptive']),
+        (dict(imports=['json'], allow_failed_imports=True), ['json', 'mmdet_hadaptive']),
+        (dict(imports='json'), ['json', 'mmdet_hadaptive']),
         (dict(imports=['mmpretrain.models']), ['mmdet_hadaptive']),
         (None, ['mmdet_hadaptive']),
     ],
@@ -220,6 +220,36 @@ def test_own_imports_stay(planned, retinanet, old, new):
     assert found['imports'] == new
     assert found['allow_failed_imports'] is False
     assert ('_delete_' in found) == (old is None)
+
+
+def test_own_modules_are_imported_before_the_parts_that_they_register_are_built(
+    planned, retinanet, tmp_path, monkeypatch
+):
+    (tmp_path / 'own_parts.py').write_text(
+        'from mmdet.models import ResNet, RetinaHead\n'
+        'from mmdet.registry import MODELS\n'
+        '@MODELS.register_module()\n'
+        'class OwnBackbone(ResNet):\n'
+        '    def __init__(self, **options):\n'
+        '        super().__init__(18, out_indices=(1, 2, 3), **options)\n'
+        '@MODELS.register_module()\n'
+        'class OwnHead(RetinaHead):\n'
+        '    pass\n'
+    )
+    (tmp_path / 'broken_parts.py').write_text('1 / 0')
+    monkeypatch.syspath_prepend(tmp_path)
+    retinanet.custom_imports = dict(imports=['own_parts'])
+    retinanet.model.backbone = dict(type='OwnBackbone')
+    retinanet.model.neck.in_channels = [128, 256, 512]
+    retinanet.model.bbox_head.type = 'OwnHead'
+    set_keys(retinanet, layer1=0.1)
+    found = planned(retinanet)
+    assert found['model.backbone']['out_indices'] == (2, 3, 4)
+    assert list(found['optim_wrapper.paramwise_cfg.custom_keys']) == ['_delete_']
+    for module, reason in (('no_parts', 'ModuleNotFoundError'), ('broken_parts', 'ZeroDivision')):
+        retinanet.custom_imports.imports = [module]
+        with pytest.raises(SwapError, match=f'{module} cannot be imported, {reason}.*PYTHONPATH'):
+            planned(retinanet)
 
 
 def test_the_plan_makes_a_detector_that_works_with_weights_given(retinanet):
