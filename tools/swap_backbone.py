@@ -36,9 +36,9 @@ def main() -> None:
     parser.add_argument(
         '--size',
         type=int,
-        default=256,
+        default=320,
         help='side length in pixels of the random images on which the detector is tried, a '
-        'multiple of 32 (default: 256)',
+        'multiple of 32 (default: 320)',
     )
     args = parser.parse_args()
     silence_pkg_resources()

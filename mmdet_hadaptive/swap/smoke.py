@@ -79,7 +79,7 @@ def build_for_smoke_test(config: Config) -> BaseModel:
         return revert_sync_batchnorm(detector)
 
 
-def smoke_test(config: Config, size: int = 256) -> SmokeTestResult:
+def smoke_test(config: Config, size: int) -> SmokeTestResult:
     """Runs a training step and a prediction of a detector on random images.
 
     Args:
@@ -128,7 +128,7 @@ def smoke_test(config: Config, size: int = 256) -> SmokeTestResult:
         return SmokeTestResult(total.item(), largest, detections, _count_costs(model, config, size))
 
 
-def count_detector_costs(config: Config, size: int = 256) -> dict[str, Costs]:
+def count_detector_costs(config: Config, size: int) -> dict[str, Costs]:
     """Counts the costs of a detector and of its backbone, including post-processing.
 
     Args:

@@ -18,7 +18,7 @@ from .smoke import SmokeTestResult, count_detector_costs, smoke_test
 
 
 def swap_backbone(
-    source: str, out: Path, arch: str = 'small', size: int = 256
+    source: str, out: Path, arch: str = 'small', size: int = 320
 ) -> tuple[dict[str, Costs] | str, SmokeTestResult]:
     """Writes a config that inherits a detector and replaces its backbone by Hadaptive-Net.
 
@@ -28,7 +28,8 @@ def swap_backbone(
         source: A config file, or one of MMDetection's, such as 'mmdet::folder/name.py'.
         out: The file to write, with the suffix .py. It must not exist.
         arch: The name of an architecture of :class:`HadaptiveNet`, such as 'small'.
-        size: The side of the smoke test's random images in pixels, a multiple of 32.
+        size: The side of the smoke test's random images in pixels, a multiple of 32. The last maps
+            of some detectors, such as SSD300, are smaller than their kernels below 288.
 
     Returns:
         The costs of the 'detector' and of its 'backbone' before, or the reason why they are

@@ -45,6 +45,12 @@ def test_detectors_of_all_kinds_work(source, size, tmp_path):
     assert len(out.read_text().splitlines()) < 50
 
 
+def test_the_default_size_is_enough_for_the_smallest_maps(tmp_path):
+    # On images of 256 x 256 the last map is smaller than its kernel.
+    _, result = swap_backbone('mmdet::ssd/ssd300_coco.py', tmp_path / 'swapped.py')
+    assert result.gradient > 0
+
+
 @pytest.mark.parametrize(
     ('source', 'reason'),
     [
