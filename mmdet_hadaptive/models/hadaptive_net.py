@@ -40,6 +40,7 @@ class HadaptiveNet(BaseModule):
         norm_eval: Whether batch normalisations stay in eval mode.
         with_cp: Whether the backward pass recomputes blocks instead of storing their activations.
             The recomputation repeats the random selection and does not change running statistics.
+            ``torch.compile`` does not compile these blocks.
         norm_cfg: The normalisation, as for mmcv's ``build_norm_layer``.
         ach_cfg: Arguments of all :class:`AdaptiveCrossHadamard` layers, for ablations:
             ``straight_through``, ``selection``, ``adapt_temperature``, and ``product_norm``
@@ -160,8 +161,7 @@ class HadaptiveNet(BaseModule):
 
     def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.with_cp and self.training:
-            contexts = partial(_checkpoint_contexts, block)
-            return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+            return _checkpoint(block, x)
         return block(x)
 
     def _make_block(self, in_channels: int, block: Block) -> nn.Module:
@@ -213,6 +213,13 @@ class HadaptiveNet(BaseModule):
             for key in [key for key in state_dict if key.startswith(f'{prefix}final_conv.')]:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+# A compiled graph cannot take these contexts. Without them, running statistics would change twice.
+@torch.compiler.disable
+def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
+    contexts = partial(_checkpoint_contexts, block)
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -196,9 +196,12 @@ def test_products_of_the_medium_network_are_normalised_by_turns():
     assert kinds == [DySoft, nn.BatchNorm2d] * 4
 
 
-def test_checkpointing_changes_nothing():
+@pytest.mark.parametrize('backend', [None, 'aot_eager'])
+def test_checkpointing_changes_nothing(backend):
     plain, checkpointed = tiny(), tiny(with_cp=True)
     checkpointed.load_state_dict(plain.state_dict())
+    if backend:
+        checkpointed.compile(backend=backend)
     image = torch.randn(2, 3, 32, 32)
     for _ in range(3):
         results = []
