@@ -67,7 +67,7 @@ def read_yolo(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolde
         else Splits(source)
     )
     has_keypoints = _has_keypoints(descriptions)
-    labels, alone = _pair(source)
+    labels, alone = _pair(source, has_keypoints)
     masks = _find_masks(source, labels)
     images, wrong, unknown, bare, lost, elsewhere = [], [], [], [], [], []
     known = sorted({*source.images, *labels} - masks)
@@ -129,7 +129,7 @@ def refuse_yolo(source: SourceFolder) -> str | None:
         right. None if no text file belongs to an image.
     """
     has_keypoints = _has_keypoints(_read_descriptions(source)[0])
-    labels = [label for found in _pair(source)[0].values() for label in found]
+    labels = [label for found in _pair(source, has_keypoints)[0].values() for label in found]
     reason = f'all {len(labels)} text files of images are empty' if labels else None
     is_first = True
     for label in labels:
@@ -144,7 +144,7 @@ def refuse_yolo(source: SourceFolder) -> str | None:
     return reason
 
 
-def _pair(source: SourceFolder) -> tuple[dict[Path, list[Path]], list[str]]:
+def _pair(source: SourceFolder, has_keypoints: bool) -> tuple[dict[Path, list[Path]], list[str]]:
     """Returns the text files of each image, and text files in YOLO's format without an image.
 
     An image has several text files if their names and places fit it equally well.
@@ -157,7 +157,7 @@ def _pair(source: SourceFolder) -> tuple[dict[Path, list[Path]], list[str]]:
         image = source.find_beside(path) or source.find(path)
         if image is not None and not source.are_apart(path, image):
             images[path] = image
-        elif any(map(_is_yolo, _read_lines(path))):
+        elif any(_is_yolo(line, has_keypoints) for _, line in _read_lines(path)):
             images[path] = None
     places = {path: path.relative_to(source.root) for path in images}
     found: dict[Path, list[Path]] = defaultdict(list)
@@ -209,9 +209,9 @@ def _find_masks(source: SourceFolder, labels: dict[Path, list[Path]]) -> set[Pat
     }
 
 
-def _is_yolo(numbered: tuple[int, str]) -> bool:
+def _is_yolo(line: str, has_keypoints: bool) -> bool:
     try:
-        _parse_line(numbered[1], False, ())
+        _parse_line(line, has_keypoints, ())
     except ValueError:
         return False
     return True

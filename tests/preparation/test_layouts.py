@@ -154,10 +154,18 @@ def test_yolo_files_without_another_are_named(tmp_path):
     (folder / 'train/images/a.png').unlink()
     (folder / 'train/images/a.heic').write_bytes(b'what nobody reads')
     result = prepare_dataset(folder, tmp_path / 'out')
-    [text] = notes(result, 'text files have no image')
-    assert text.places == (f'{folder}/train/labels/a.txt: a.heic cannot be read',)
+    text = folder / 'train/labels/a.txt'
+    [finding] = notes(result, 'text files have no image')
+    assert finding.places == (f'{text}: a.heic cannot be read',)
     [image] = notes(result, 'images have no text file')
     assert image.places == (f'{folder}/train/images/c.png',)
+    # Lines with keypoints are those of a label, too.
+    description = folder / 'data.yaml'
+    description.write_text(description.read_text() + 'kpt_shape: [4, 3]\n')
+    text.write_text('0 .5 .5 .2 .2' + ' .4 .5 2' * 4)
+    result = prepare_dataset(folder, tmp_path / 'out2')
+    [finding] = notes(result, 'text files have no image')
+    assert finding.places == (f'{text}: a.heic cannot be read',)
 
 
 def test_images_in_no_split_are_named(tmp_path):
