@@ -27,6 +27,8 @@ from .split_lists import Splits
 _LISTS = ('images', 'annotations', 'categories')
 # COCO has such files for the same images as ``instances_*``.
 _OTHER_KINDS = ('person_keypoints', 'captions', 'stuff', 'panoptic')
+# Compressed run lengths. The characters 'P' to 'o' say that a number goes on.
+_RUN_LENGTHS = re.compile('[0-o]*[0-O]')
 
 
 def read_coco(source: SourceFolder, classes: Sequence[str] = ()) -> LabeledFolder:
@@ -179,10 +181,13 @@ def _surround(polygons: Any) -> list[float] | None:
     if isinstance(polygons, dict):
         try:
             height, width = polygons['size']
-            if min(height, width) < 1:
-                # pycocotools would end the process.
+            counts = polygons['counts']
+            if min(height, width) < 1 or not (
+                isinstance(counts, list) or _RUN_LENGTHS.fullmatch(counts)
+            ):
+                # pycocotools would end the process, or read beyond the end of the text.
                 return None
-            if isinstance(polygons['counts'], list):
+            if isinstance(counts, list):
                 polygons = run_lengths.frPyObjects(polygons, height, width)
             box = run_lengths.toBbox(polygons).tolist()
         except (KeyError, TypeError, ValueError, OverflowError):

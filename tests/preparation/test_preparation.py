@@ -292,6 +292,9 @@ def test_coco_with_masks_in_place_of_boxes(tmp_path, is_packed):
         dict(size=[10, 20], counts=[-5]),
         dict(size=[10, 20], counts=5),
         dict(size=[0, 20], counts='11'),
+        # The last number goes on, behind the text or behind a zero character.
+        dict(size=[10, 20], counts='555P'),
+        dict(size=[10, 20], counts='555P\0555'),
         dict(size=['a', 20], counts='11'),
         dict(counts='11'),
     ],
