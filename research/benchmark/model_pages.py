@@ -14,7 +14,6 @@ from mmdet_hadaptive.utils.configs import walk
 from mmdet_hadaptive.utils.costs import count_costs, count_parameters, input_size
 
 from ..markdown import markdown_table
-from .pretrained_options import pretrained_options
 
 _BEGIN = '<!-- models: written by research/tools/write_model_pages.py -->'
 _END = '<!-- /models -->'
@@ -28,11 +27,7 @@ _DATA = {
     'cifar100': 'CIFAR-100',
     'tiny-imagenet': 'Tiny ImageNet',
 }
-_NOTE = (
-    'MACs are the multiply-accumulates of convolutions and matrix products for one image. They are '
-    'blank where they depend on what is found in the image, or happen in operators of mmcv. A '
-    'score is blank where nobody has measured it yet.'
-)
+_NOTE = '[What the columns mean](../README.md#tables)'
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def render_pages(folder: Path) -> dict[Path, str]:
         _describe(model, root, collections[0]['Name'], measured.get(model.path.stem, {}))
         for model in models
     ]
-    block = [_render_table(models, entries), _NOTE, *_render_command(models, root)]
+    block = [_render_table(models, entries), _NOTE]
     pages = dict(Collections=collections, Models=entries)
     return {
         readme: '\n\n'.join([f'{before}{_BEGIN}', *block, f'{_END}{after}']),
@@ -181,22 +176,3 @@ def _render_table(models: Sequence[_Model], entries: Sequence[dict[str, Any]]) -
     metrics = ' or '.join(dict.fromkeys(model.metric for model in models))
     headings = ('config', 'input', 'parameters M', 'MACs G', 'data', 'epochs', metrics)
     return markdown_table(headings, rows)
-
-
-def _render_command(models: Sequence[_Model], root: Path) -> list[str]:
-    """The paragraphs on pre-training, if one of the models is ours."""
-    ours = [
-        model
-        for model in models
-        if model.config.model.get('backbone', {}).get('type') == 'HadaptiveNet'
-    ]
-    if not ours:
-        return []
-    config = ours[0].path.relative_to(root).as_posix()
-    options = pretrained_options(ours[0].config, 'CHECKPOINT')
-    command = ' \\\n    '.join([f'python tools/train.py {config} --cfg-options', *options])
-    return [
-        'To start from a pre-trained backbone ([how to get one](../pretrain/README.md)), add these '
-        'options to any config with Hadaptive-Net:',
-        f'```bash\n{command}\n```',
-    ]
