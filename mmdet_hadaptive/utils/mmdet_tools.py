@@ -1,11 +1,9 @@
-"""Finds and runs the command-line tools of the installed MMDetection."""
+"""Finds the command-line tools of the installed MMDetection, and runs its training and test."""
 
 import argparse
 import errno
 import os
 import re
-import runpy
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -96,14 +94,14 @@ def mmdet_tool(name: str) -> Path:
 
 
 def run_mmdet_tool(name: str) -> None:
-    """Runs one of MMDetection's tools in this process, with its command line arguments.
+    """Runs MMDetection's training or test in this process, with its command line arguments.
 
-    It adds abilities that ``train.py`` and ``test.py`` lack: several processes without a GPU, the
-    local rank under MPI, a moved work directory, and more classes than MMDetection has colours. If
-    something cannot work, it ends with one line before the tool starts.
+    It adds abilities that these tools lack: several processes without a GPU, the local rank under
+    MPI, a moved work directory, and more classes than MMDetection has colours. If something cannot
+    work, it ends with one line before the tool starts.
 
     Args:
-        name: The path of the tool in MMDetection's folder ``tools``, such as 'train.py'.
+        name: 'train.py' or 'test.py'.
 
     Raises:
         FileNotFoundError: If the installation has no such tool.
@@ -114,15 +112,12 @@ def run_mmdet_tool(name: str) -> None:
     path = mmdet_tool(name)
     name_unreadable_checkpoints()
     try:
-        if name in ('train.py', 'test.py'):
-            tool = _import_file(path)
-            _set_local_rank()
-            arguments = tool.parse_args()
-            _prepare(arguments)
-            tool.parse_args = lambda: arguments
-            tool.main()
-        else:
-            runpy.run_path(str(path), run_name='__main__')
+        tool = _import_file(path)
+        _set_local_rank()
+        arguments = tool.parse_args()
+        _prepare(arguments)
+        tool.parse_args = lambda: arguments
+        tool.main()
     except Exception as error:
         message = _explain(error)
         if message is None:
@@ -314,8 +309,3 @@ def _is_ours(traceback: TracebackType | None) -> bool:
     if traceback is None:
         return False
     return Path(__file__).parents[1] in Path(traceback.tb_frame.f_code.co_filename).parents
-
-
-if __name__ == '__main__':
-    # python -m mmdet_hadaptive.utils.mmdet_tools TOOL ARGUMENTS
-    run_mmdet_tool(sys.argv.pop(1))

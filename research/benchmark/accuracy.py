@@ -32,7 +32,8 @@ from .processes import ChildProcesses
 TOP_1 = 'accuracy/top1'
 TOP_5 = 'accuracy/top5'
 _NAMES = {MAP: 'mAP', MAP_50: 'mAP50', TOP_1: 'top-1', TOP_5: 'top-5'}
-_TOOLS = ('-m', 'mmdet_hadaptive.utils.mmdet_tools')
+_ROOT = Path(__file__).parents[2]
+_TRAIN, _TEST = (_ROOT / 'tools' / name for name in ('train.py', 'test.py'))
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,14 @@ def _train(
 ) -> dict[str, float]:
     """Trains and evaluates in processes of their own, and returns the metrics."""
     write_whole(json.dumps(identity), work_dir / 'run.json')
-    processes, start, launcher = identity['processes'], [*_TOOLS], []
+    processes, torchrun, launcher = identity['processes'], [], []
     if processes > 1:
         torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-        start, launcher = [*torchrun, *_TOOLS], ['--launcher', 'pytorch']
+        launcher = ['--launcher', 'pytorch']
     settings = ['--cfg-options', f'randomness.seed={run.seed}', *run.options]
     _call(
         [
-            *(*start, 'train.py', run.config, '--work-dir', work_dir),
+            *(*torchrun, _TRAIN, run.config, '--work-dir', work_dir),
             *('--resume', '--auto-scale-lr', *launcher, *settings),
         ],
         work_dir / 'train.log',
@@ -189,7 +190,7 @@ def _train(
     checkpoint, test_dir = work_dir / f'epoch_{identity["epochs"]}.pth', work_dir / 'test'
     # By one process: of several, all would write the metrics to the same file.
     _call(
-        [*_TOOLS, 'test.py', run.config, checkpoint, '--work-dir', test_dir, *settings],
+        [_TEST, run.config, checkpoint, '--work-dir', test_dir, *settings],
         work_dir / 'test.log',
         jobs,
         children,
@@ -203,7 +204,9 @@ def _train(
 
 def _call(command: Sequence[Any], log: Path, processes: int, children: ChildProcesses) -> None:
     threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    # Configs of the laboratory import its modules.
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')]))
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ, 'PYTHONPATH': path}
     code = children.call([sys.executable, *map(str, command)], log, environment)
     if code:
         last = log.read_text().strip().splitlines()[-1:]

@@ -48,12 +48,19 @@ def test_trains_evaluates_and_does_not_repeat(shapes, tmp_path, monkeypatch):
 
     # Without its result, a finished training is resumed, which trains nothing, and evaluated.
     (tmp_path / 'results.jsonl').unlink()
-    commands = []
-    monkeypatch.setattr(ChildProcesses, 'call', lambda _, command, *__: commands.append(command))
+    commands, paths = [], []
+
+    def call(self, command, log, environment):
+        commands.append(command)
+        paths.append(environment['PYTHONPATH'])
+
+    monkeypatch.setattr(ChildProcesses, 'call', call)
+    monkeypatch.delenv('PYTHONPATH', raising=False)
     assert train_all(runs, tmp_path) == [result]
+    assert paths == [str(ROOT)] * 2
     training, test = commands
-    assert {'train.py', '--resume', str(work_dir)} <= set(training)
-    assert {'test.py', str(work_dir / 'epoch_1.pth')} <= set(test)
+    assert {str(ROOT / 'tools/train.py'), '--resume', str(work_dir)} <= set(training)
+    assert {str(ROOT / 'tools/test.py'), str(work_dir / 'epoch_1.pth')} <= set(test)
 
 
 def test_a_failed_training_names_its_log(tmp_path, monkeypatch):
@@ -72,9 +79,9 @@ import os, sys, time
 from pathlib import Path
 if sys.argv[1] == '-I':
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
-tool, config = sys.argv[3:5]
+tool, config = sys.argv[1:3]
 work_dir = Path(sys.argv[sys.argv.index('--work-dir') + 1])
-if tool == 'test.py':
+if Path(tool).name == 'test.py':
     (work_dir / 'now').mkdir(parents=True)
     scores = '{{"coco/bbox_mAP": 0.5, "coco/bbox_mAP_50": -1}}'
     if 'classifier' in config:
