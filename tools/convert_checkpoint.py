@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from mmdet_hadaptive.models import PUBLISHED_ARCHITECTURES
 from mmdet_hadaptive.pretraining import convert_released_checkpoint
 from mmdet_hadaptive.utils.files import write_whole
 
@@ -17,11 +16,6 @@ def main() -> None:
     parser.add_argument('source', type=Path, help="checkpoint of the authors' release")
     parser.add_argument('out', type=Path, help='checkpoint to write')
     parser.add_argument(
-        '--arch',
-        choices=sorted(PUBLISHED_ARCHITECTURES),
-        help='architecture of the network (default: the tool recognises it)',
-    )
-    parser.add_argument(
         '--with-head',
         action='store_true',
         help="convert the head of the classifier, too, in the form of MMPretrain's classifiers",
@@ -30,7 +24,7 @@ def main() -> None:
     if not args.source.is_file():
         parser.error(f'{args.source} does not exist')
     try:
-        checkpoint = convert_released_checkpoint(args.source, args.arch, args.with_head)
+        checkpoint = convert_released_checkpoint(args.source, args.with_head)
     except ValueError as error:
         raise SystemExit(f'error: {error}') from None
     buffer = io.BytesIO()

@@ -27,9 +27,7 @@ _NAMES = [
 _HEAD = {'classifier.0.': 'head.layers.0.fc.', 'classifier.3.': 'head.layers.1.fc.'}
 
 
-def convert_released_checkpoint(
-    path: str | Path, arch: str | None = None, with_head: bool = False
-) -> dict[str, Any]:
+def convert_released_checkpoint(path: str | Path, with_head: bool = False) -> dict[str, Any]:
     """Converts a checkpoint of the authors' release.
 
     The temperatures are kept. The gradient norms are not, because the release stores them as
@@ -37,7 +35,6 @@ def convert_released_checkpoint(
 
     Args:
         path: The file. It is read with ``weights_only=True``.
-        arch: 'small', 'medium' or 'large'. By default the weights show it.
         with_head: Whether to convert the classifier's head, too.
 
     Returns:
@@ -46,21 +43,12 @@ def convert_released_checkpoint(
         and ``head.``).
 
     Raises:
-        ValueError: If the file is not such a checkpoint, is incomplete, or has another ``arch``. It
-            names the keys.
+        ValueError: If the file is not such a checkpoint, or is incomplete. It names the keys.
     """
-    if arch is not None and arch not in PUBLISHED_ARCHITECTURES:
-        raise ValueError(f'arch must be one of {sorted(PUBLISHED_ARCHITECTURES)}, got {arch!r}')
     released = _read(Path(path))
-    recognised = _recognise(released, path)
-    if arch not in (None, recognised):
-        raise ValueError(
-            f'{path} is a checkpoint of the {recognised} network, not of the {arch} one: leave '
-            f'--arch out, or say --arch {recognised}'
-        )
-    net = HadaptiveNet(
-        recognised, out_indices=(len(PUBLISHED_ARCHITECTURES[recognised]['stages']),)
-    )
+    arch = _recognise(released, path)
+    table = PUBLISHED_ARCHITECTURES[arch]
+    net = HadaptiveNet(arch, out_indices=(len(table['stages']),))
     names = _released_names(net)
     head = {key: value for key, value in released.items() if '.classifier.' in key}
     ignored = re.compile(r'layers\.\d+\.block\.0\.(tau_adj|hadamard_[ij])')
@@ -68,7 +56,7 @@ def convert_released_checkpoint(
     missing, unexpected = sorted(set(names.values()) - given), sorted(given - set(names.values()))
     if missing or unexpected:
         raise ValueError(
-            f'{path} does not hold the {recognised} network: {len(missing)} keys are missing '
+            f'{path} does not hold the {arch} network: {len(missing)} keys are missing '
             f'{missing[:3]}, {len(unexpected)} are unexpected {unexpected[:3]}'
         )
     own = net.state_dict()
@@ -81,12 +69,12 @@ def convert_released_checkpoint(
         # The release has additional dimensions of size one.
         if found.squeeze().shape != value.squeeze().shape:
             raise ValueError(
-                f'{path}: {names[name]} has the shape {tuple(found.shape)}, the {recognised} '
+                f'{path}: {names[name]} has the shape {tuple(found.shape)}, the {arch} '
                 f'network needs {tuple(value.shape)}'
             )
         state[name] = found.reshape(value.shape).to(value.dtype)
     _check_pairs(net, names, released, path)
-    meta = dict(source=Path(path).name, arch=recognised)
+    meta = dict(source=Path(path).name, arch=arch)
     if not with_head:
         return dict(meta=meta, state_dict=state)
     state = {f'backbone.{name}': value for name, value in state.items()}
@@ -97,7 +85,7 @@ def convert_released_checkpoint(
                 raise ValueError(f'{path} has no classifier head: layers.N.{old}{part} is missing')
             state[new + part] = found[0].float()
     hidden, classes = (state[f'head.layers.{i}.fc.bias'].numel() for i in range(2))
-    features = PUBLISHED_ARCHITECTURES[recognised]['final_channels']
+    features = table['final_channels']
     for i, shape in enumerate([(hidden, features), (classes, hidden)]):
         found = tuple(state[f'head.layers.{i}.fc.weight'].shape)
         if found != shape:

@@ -235,14 +235,6 @@ def test_wrong_or_incomplete_files_are_refused(tmp_path, change, message):
         convert_released_checkpoint(tmp_path / 'a.pth', with_head=True)
 
 
-def test_another_arch_is_refused(tmp_path):
-    released(tmp_path / 'a.pth', 'small')
-    with pytest.raises(ValueError, match=r'of the small network, not of the medium one'):
-        convert_released_checkpoint(tmp_path / 'a.pth', 'medium')
-    with pytest.raises(ValueError, match=r"must be one of .* got 'tiny'"):
-        convert_released_checkpoint(tmp_path / 'a.pth', 'tiny')
-
-
 def test_files_that_are_no_plain_weights_are_refused(tmp_path, run_warm):
     tool = ROOT / 'tools/convert_checkpoint.py'
     content = released(tmp_path / 'whole.pth', 'small')
