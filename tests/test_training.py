@@ -222,7 +222,7 @@ def test_bccd_config_trains_and_validates(real_data, tmp_path, run_warm):
 
 
 def test_real_data_is_clean(real_data):
-    from mmdet_hadaptive.datasets import check_coco
+    from coco_check import check_coco
 
     for split in ('train', 'val'):
         findings = check_coco(

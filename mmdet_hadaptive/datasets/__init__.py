@@ -1,6 +1,5 @@
 """COCO data sets with checks, their images and metric, and the embedded data set of shapes."""
 
-from .check import check_coco
 from .check_config import check_config, check_num_classes
 from .coco import CheckedCocoDataset
 from .coco_metric import FastCocoMetric
@@ -14,7 +13,6 @@ __all__ = [
     'FastCocoMetric',
     'Finding',
     'LoadSSDCrop',
-    'check_coco',
     'check_config',
     'check_num_classes',
     'draw_shapes',

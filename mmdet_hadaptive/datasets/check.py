@@ -59,32 +59,6 @@ _VALUES = (
 )
 
 
-def check_coco(
-    annotation_file: str | Path,
-    image_folder: str | Path | None,
-    classes: Sequence[str],
-    read_images: bool = False,
-    test_mode: bool = False,
-) -> list[Finding]:
-    """Checks annotations and images in COCO's format against the classes of a config.
-
-    Args:
-        annotation_file: The JSON file of instances.
-        image_folder: The folder that the file names are relative to. Without it, no image is
-            checked.
-        classes: The names that the config gives to the labels 0, 1, ...
-        read_images: Whether to decode every image and compare its size with the annotation.
-        test_mode: Whether the data is for tests only, so that annotations may be missing.
-
-    Returns:
-        The findings, errors first. Empty if nothing is wrong.
-    """
-    coco, findings = read_coco(annotation_file, test_mode)
-    return findings or check_annotations(
-        coco, annotation_file, image_folder, classes, read_images, test_mode
-    )
-
-
 def describe_classes(classes: str) -> str:
     """Explains why classes cannot be a text that is not the name of a file.
 
@@ -135,15 +109,16 @@ def check_annotations(
     read_images: bool = False,
     test_mode: bool = False,
 ) -> list[Finding]:
-    """Checks the content that :func:`read_coco` returned, as :func:`check_coco` does.
+    """Checks annotations and images in COCO's format against the classes of a config.
 
     Args:
-        coco: Content of the annotation file, in COCO's format.
-        annotation_file: The annotation file. All arguments are those of :func:`check_coco`.
-        image_folder: See above.
-        classes: See above.
-        read_images: See above.
-        test_mode: See above.
+        coco: The content of the annotation file, as :func:`read_coco` returns it.
+        annotation_file: The JSON file of instances. Findings name it.
+        image_folder: The folder that the file names are relative to. Without it, no image is
+            checked.
+        classes: The names that the config gives to the labels 0, 1, ...
+        read_images: Whether to decode every image and compare its size with the annotation.
+        test_mode: Whether the data is for tests only, so that annotations may be missing.
 
     Returns:
         The findings, errors first. Empty if nothing is wrong.

@@ -27,9 +27,9 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
 
     Yields:
         For each annotation file: the split ('train', 'val' or 'test'), the file, and the findings
-        of :func:`check_coco` and :func:`check_num_classes`. Findings also name classes that differ
-        from the first data set's, an evaluator with another file, and a validation without boxes.
-        A data set in another format has the finding that it was not checked.
+        of :func:`check_annotations` and :func:`check_num_classes`. Findings also name classes that
+        differ from the first data set's, an evaluator with another file, and a validation without
+        boxes. A data set in another format has the finding that it was not checked.
     """
     seen = set()
     first: tuple[Path, list[str]] | None = None

@@ -6,11 +6,8 @@ from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from .configs import find_pipelines, type_name
 
 
 @dataclass(frozen=True)
@@ -59,33 +56,6 @@ def count_costs(model: nn.Module, height: int, width: int) -> Costs:
 def count_parameters(model: nn.Module) -> int:
     """Counts all parameters of a model, also frozen ones, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def input_size(config: Config, model: nn.Module) -> tuple[int, int]:
-    """Finds the size of a config's test images.
-
-    Args:
-        config: A config of MMDetection or MMPretrain.
-        model: The model of this config. It may pad images.
-
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        ValueError: If the test pipeline neither resizes nor crops.
-    """
-    steps = [step for steps in find_pipelines(config.test_dataloader) for step in steps]
-    sized = [step for step in steps if type_name(step['type']) in ('Resize', 'CenterCrop')]
-    if not sized:
-        raise ValueError(
-            'the test pipeline says no size, it has neither Resize nor CenterCrop: add one to '
-            'test_dataloader.dataset.pipeline, though it changes nothing'
-        )
-    last = sized[-1]
-    size = last.get('scale', last.get('crop_size'))
-    width, height = (size, size) if isinstance(size, int) else size
-    divisor = model.data_preprocessor.pad_size_divisor
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
 def count_macs(run: Callable[[], Any]) -> int:

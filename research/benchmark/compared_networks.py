@@ -8,9 +8,9 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from mmdet_hadaptive.utils.costs import input_size
 from mmdet_hadaptive.utils.files import write_whole
 
+from ..input_size import input_size
 from ..search import count_candidates, draw_network
 from ..search.result import find_base, render_config
 

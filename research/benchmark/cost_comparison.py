@@ -20,9 +20,10 @@ from mmdet_hadaptive.export.product_statistics import (
     collect_product_statistics,
     product_bottlenecks,
 )
-from mmdet_hadaptive.utils.costs import Costs, count_costs, input_size
+from mmdet_hadaptive.utils.costs import Costs, count_costs
 from mmdet_hadaptive.utils.metrics import MAP
 
+from ..input_size import input_size
 from ..timing import measure_in_turn
 
 

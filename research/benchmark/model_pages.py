@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_hadaptive.utils.configs import walk
-from mmdet_hadaptive.utils.costs import count_costs, count_parameters, input_size
+from mmdet_hadaptive.utils.costs import count_costs, count_parameters
 
+from ..input_size import input_size
 from ..markdown import markdown_table
 
 _BEGIN = '<!-- models: written by research/tools/write_model_pages.py -->'

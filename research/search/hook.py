@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmdet_hadaptive.models.norms import FixedRunningStatistics
-from mmdet_hadaptive.utils.costs import input_size
 from mmdet_hadaptive.utils.files import write_whole
 
+from ..input_size import input_size
 from .costs import CostTable, count_candidates, find_most_probable, read_costs, time_candidates
 from .loop import ArchitectureSearchLoop, find_sampler
 from .result import draw_choices, find_base, render_config, render_result

@@ -5,10 +5,11 @@ import re
 import cv2
 import numpy as np
 import pytest
+from coco_check import check_coco
 from mmdet.datasets.transforms import RandomFlip, YOLOXHSVRandomAug
 from PIL import Image
 
-from mmdet_hadaptive.datasets import CheckedCocoDataset, check_coco
+from mmdet_hadaptive.datasets import CheckedCocoDataset
 
 CLASSES = ('cat', 'dog')
 GOOD = dict(

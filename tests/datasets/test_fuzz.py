@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from coco_check import check_coco
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from PIL import Image
-
-from mmdet_hadaptive.datasets import check_coco
 
 FUZZ = settings.get_profile('fuzz')
 CLASSES = ('cat', 'dog')

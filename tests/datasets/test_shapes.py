@@ -4,8 +4,9 @@ import json
 import cv2
 import numpy as np
 import pytest
+from coco_check import check_coco
 
-from mmdet_hadaptive.datasets import SHAPE_CLASSES, check_coco, draw_shapes, make_shapes
+from mmdet_hadaptive.datasets import SHAPE_CLASSES, draw_shapes, make_shapes
 
 
 def test_the_same_on_every_machine():
