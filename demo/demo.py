@@ -4,12 +4,20 @@ import os
 import sys
 from pathlib import Path
 
-from mmdet.apis import init_detector
+import cv2
+import numpy as np
+import torch
+from mmdet.apis import inference_detector, init_detector
+from mmdet.datasets import BaseDetDataset
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.structures import InstanceData
+from torch import nn
 
 from mmdet_hadaptive.datasets import make_shapes
-from mmdet_hadaptive.engine.report import draw_predictions, plot_curves
+from mmdet_hadaptive.engine.training_report import plot_curves
 from mmdet_hadaptive.utils.metrics import MAP, MAP_50
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +71,47 @@ def main(num_train: int = 1000, num_val: int = 160, max_epochs: int | None = Non
         'or put COCO under data/coco and type\n'
         f'  {" ".join(map(os.path.relpath, command))}'
     )
+
+
+def draw_predictions(
+    model: nn.Module,
+    dataset: BaseDetDataset,
+    out_file: str | Path,
+    num_images: int = 8,
+    columns: int = 2,
+    score_threshold: float = 0.3,
+) -> None:
+    """Draws ground truth (left) and predictions (right) of the first images of a data set.
+
+    All images must have the same size. An incomplete last row is left out.
+
+    Args:
+        model: A detector with its config in the attribute ``cfg``, as ``init_detector`` makes it.
+        dataset: The images and their annotations.
+        out_file: The picture to write.
+        num_images: How many images to draw.
+        columns: The number of pairs in a row.
+        score_threshold: The lowest score of drawn predictions, in 0..1.
+    """
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = dataset.metainfo
+    pairs = []
+    for index in range(min(num_images, len(dataset))):
+        info = dataset.get_data_info(index)
+        instances = info['instances']
+        truth = DetDataSample(
+            gt_instances=InstanceData(
+                bboxes=torch.tensor([i['bbox'] for i in instances]).view(-1, 4),
+                labels=torch.tensor([i['bbox_label'] for i in instances], dtype=torch.long),
+            ),
+            pred_instances=inference_detector(model, info['img_path']).pred_instances.cpu(),
+        )
+        image = cv2.cvtColor(cv2.imread(info['img_path']), cv2.COLOR_BGR2RGB)
+        visualizer.add_datasample('', image, truth, pred_score_thr=score_threshold)
+        pairs.append(cv2.copyMakeBorder(visualizer.get_image(), 4, 4, 4, 4, cv2.BORDER_CONSTANT))
+    rows = [np.hstack(pairs[i : i + columns]) for i in range(0, len(pairs), columns)]
+    rows = [row for row in rows if row.shape == rows[0].shape]
+    cv2.imwrite(str(out_file), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
 
 
 if __name__ == '__main__':

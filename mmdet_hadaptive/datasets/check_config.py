@@ -43,7 +43,7 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
             folder = root / (dataset.get('data_prefix') or {}).get('img', '')
             files.append(annotation_file)
             kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-            if not is_checked(kind):
+            if not _is_checked(kind):
                 results.append((annotation_file, _describe_kind(dataset.type, kind)))
                 continue
             classes = kind._load_metainfo(dataset.get('metainfo'))['classes']
@@ -88,15 +88,8 @@ def check_config(config: Config) -> Iterator[tuple[str, Path, list[Finding]]]:
             findings = []
 
 
-def is_checked(kind: type | None) -> bool:
-    """Returns whether a data set's class reads COCO's boxes.
-
-    Args:
-        kind: The class. None if no class has the name.
-
-    Returns:
-        Whether :func:`check_config` checks its data sets.
-    """
+def _is_checked(kind: type | None) -> bool:
+    """Returns whether a data set's class reads COCO's boxes."""
     return (
         isinstance(kind, type)
         and issubclass(kind, CocoDataset)

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import mmcv
@@ -24,9 +25,11 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..utils.files import write_whole_folder
-from .report import plot_curves
+from ..utils.metrics import METRICS, PREFIX
 
 _MIN_IOU = 0.5
+# The lowest score of a detection that counts and is drawn.
+_MIN_SCORE = 0.3
 # The longer side of a drawn image in pixels.
 _SMALLEST, _LARGEST = 480, 960
 _MOST_NUMBERED, _MOST_NAMED = 25, 40
@@ -70,20 +73,18 @@ class TrainingReportHook(Hook):
       detections on the right; ``worst.csv`` counts their mistakes.
 
     All of this comes from the last validation of the training. A detection counts if its score is
-    at least the threshold. It matches a box if their IoU is at least 0.5. Boxes of its own class
+    at least 0.3. It matches a box if their IoU is at least 0.5. Boxes of its own class
     are matched first. The folder is written completely at the end, and replaces an old one.
 
     Args:
         num_worst: The number of drawn images.
-        score_threshold: The lowest score of a detection that counts, in 0..1.
     """
 
     # The checkpoint is written before the report.
     priority = 'LOWEST'
 
-    def __init__(self, num_worst: int = 20, score_threshold: float = 0.3) -> None:
+    def __init__(self, num_worst: int = 20) -> None:
         self.num_worst = num_worst
-        self.score_threshold = score_threshold
         self._metrics: dict[str, float] | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -103,7 +104,7 @@ class TrainingReportHook(Hook):
         """Counts the images of a batch."""
         for sample in outputs or ():
             if 'gt_instances' in sample:
-                self._worst.append(count_matches(sample, self.score_threshold, self._matrix))
+                self._worst.append(count_matches(sample, self._matrix))
         self._keep_worst()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -135,7 +136,7 @@ class TrainingReportHook(Hook):
         }
         for number, result in enumerate(self._worst, 1):
             name = f'worst/{number:02}_{Path(result.sample.img_path).stem}.jpg'
-            files[name] = draw_result(result.sample, names, self.score_threshold)
+            files[name] = draw_result(result.sample, names)
         write_whole_folder(files, folder)
         runner.logger.info(f'Curves, classes, confusions and the worst images are in {folder}')
 
@@ -159,12 +160,47 @@ class TrainingReportHook(Hook):
         return _to_csv(rows)
 
 
-def count_matches(sample: DetDataSample, score_threshold: float, matrix: np.ndarray) -> ImageResult:
+def plot_curves(scalars: Sequence[str | Path], out_file: str | Path | BinaryIO, title: str) -> None:
+    """Draws the loss over iterations and the mAP over epochs.
+
+    Args:
+        scalars: MMEngine's files ``scalars.json``, with a JSON object in each line. There is one
+            file for each start of the training, in this order. Values of later files replace those
+            of earlier ones.
+        out_file: The picture to write.
+        title: The title of the picture.
+    """
+    series: dict[str, dict[float, float]] = defaultdict(dict)
+    for line in (line for file in scalars for line in Path(file).read_text().splitlines()):
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            # A killed process or a full disk may leave half a line.
+            continue
+        for key in ('loss', 'loss_cls', 'loss_bbox', *METRICS):
+            # An mAP of -1 means that there was no prediction.
+            if key in record:
+                series[key][record['step']] = max(record[key], 0)
+    figure = Figure(figsize=(11, 4), layout='constrained')
+    figure.suptitle(title)
+    axes = figure.subplots(1, 2)
+    for name, points in series.items():
+        axis = axes[int(name in METRICS)]
+        axis.plot(*zip(*sorted(points.items()), strict=True), '.-', label=name.removeprefix(PREFIX))
+    axes[0].set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
+    axes[1].set(xlabel='epoch', ylabel='COCO AP on the validation images', ylim=(0, 1))
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend()
+    figure.savefig(out_file, dpi=110)
+
+
+def count_matches(sample: DetDataSample, matrix: np.ndarray) -> ImageResult:
     """Compares the detections in an image with its annotations.
 
     Args:
         sample: The image's ``gt_instances``, ``pred_instances``, and perhaps ``ignored_instances``.
-        score_threshold: The lowest score of a detection that counts, in 0..1.
         matrix: (classes + 1, classes + 1), int. The counts are added to it, by annotated and
             detected label. The last index means that there is no box.
 
@@ -172,7 +208,7 @@ def count_matches(sample: DetDataSample, score_threshold: float, matrix: np.ndar
         The result, with the detections that count.
     """
     sample = sample.cpu()
-    sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_threshold]
+    sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= _MIN_SCORE]
     truth, found = sample.gt_instances, sample.pred_instances
     boxes, detections = _to_tensor(truth.bboxes), _to_tensor(found.bboxes)
     overlaps = bbox_overlaps(boxes, detections).numpy()
@@ -288,13 +324,12 @@ def choose_classes(matrix: np.ndarray, most: int) -> list[int]:
     return [*sorted(worst.tolist()), len(matrix) - 1]
 
 
-def draw_result(sample: DetDataSample, names: Sequence[str], score_threshold: float) -> bytes:
+def draw_result(sample: DetDataSample, names: Sequence[str]) -> bytes:
     """Draws the annotations of an image (left) and its detections (right).
 
     Args:
         sample: The image's path, annotations and detections.
         names: The names of the classes.
-        score_threshold: The lowest score of a detection that is drawn, in 0..1.
 
     Returns:
         The picture, a JPEG file.
@@ -312,7 +347,7 @@ def draw_result(sample: DetDataSample, names: Sequence[str], score_threshold: fl
     visualizer = DetLocalVisualizer()
     visualizer.dataset_meta = dict(classes=names, palette=list(map(tuple, colours)))
     # The visualizer draws scores above the threshold, not those equal to it.
-    visualizer.add_datasample('', image, sample, pred_score_thr=score_threshold - 1e-6)
+    visualizer.add_datasample('', image, sample, pred_score_thr=_MIN_SCORE - 1e-6)
     picture = cv2.cvtColor(visualizer.get_image(), cv2.COLOR_RGB2BGR)
     return cv2.imencode('.jpg', picture)[1].tobytes()
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
@@ -15,6 +16,7 @@ from mmdet_hadaptive.engine.training_report import (
     count_boxes,
     count_matches,
     draw_confusion,
+    plot_curves,
     readable_names,
 )
 
@@ -55,7 +57,7 @@ def sample_of(truth, found, scores=None, ignored=(), path='image.png'):
 )
 def test_detections_stand_for_boxes(truth, found, counts, cells):
     matrix = np.zeros((3, 3), int)
-    result = count_matches(sample_of(truth, found), 0.3, matrix)
+    result = count_matches(sample_of(truth, found), matrix)
     assert (result.found, result.confused, result.missed, result.false) == counts
     assert {tuple(place): matrix[tuple(place)] for place in np.argwhere(matrix)} == cells
 
@@ -63,7 +65,7 @@ def test_detections_stand_for_boxes(truth, found, counts, cells):
 def test_what_does_not_count():
     matrix = np.zeros((3, 3), int)
     sample = sample_of([], [(BOX, 0), (FAR, 0)], scores=[0.2, 0.9], ignored=[(FAR, 0)])
-    result = count_matches(sample, 0.3, matrix)
+    result = count_matches(sample, matrix)
     assert not matrix.any()
     assert result.rank[0] == 1
 
@@ -168,3 +170,36 @@ def test_the_classes_with_the_most_errors_are_drawn():
     matrix[1, 3], matrix[3, 4] = 3, 1
     assert choose_classes(matrix, 2) == [1, 3, 4]
     assert choose_classes(matrix, 9) == [0, 1, 2, 3, 4]
+
+
+def test_curves(tmp_path):
+    records = [dict(step=i, loss=9.0 / i, loss_cls=6.0 / i, loss_bbox=3.0 / i) for i in (1, 2, 3)]
+    records += [
+        {'step': i, 'coco/bbox_mAP': m, 'coco/bbox_mAP_50': 0.5} for i, m in ((1, -1), (2, 0.3))
+    ]
+    scalars = tmp_path / 'scalars.json'
+    scalars.write_text('\n'.join(map(json.dumps, records)))
+    plot_curves([scalars], tmp_path / 'curves.png', 'title')
+    picture = cv2.imread(str(tmp_path / 'curves.png'))
+    # Not an empty page: lines of several colours.
+    assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)[::7]}) > 10
+
+
+def test_losses_and_scores_have_axes_of_their_own(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: figures.append(figure))
+    records = [{'step': i, 'loss': 9.0 / i} for i in (1, 3)]
+    records += [{'step': i, 'coco/bbox_mAP': m} for i, m in ((1, -1), (2, 0.3))]
+    # The second one is that of a run that was resumed from the second step.
+    files = [tmp_path / f'{i}.json' for i in range(2)]
+    # The first one was killed while it wrote.
+    lines = [*map(json.dumps, [*records, dict(step=3, loss=99.0)]), '{"loss": 3.1, "st']
+    files[0].write_text('\n'.join(lines))
+    files[1].write_text(json.dumps(dict(step=3, loss=3.0)))
+    plot_curves(files, tmp_path / 'curves.png', 'title')
+    drawn = [
+        {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axis.get_lines()}
+        for axis in figures[0].axes
+    ]
+    # No prediction at all, -1, is drawn as 0.
+    assert drawn == [{'loss': [(1, 9.0), (3, 3.0)]}, {'mAP': [(1, 0), (2, 0.3)]}]

@@ -1,49 +1,13 @@
-import json
-
 import cv2
 import pytest
-from matplotlib.figure import Figure
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from demo.demo import draw_predictions
 from mmdet_hadaptive.datasets import SHAPE_CLASSES
-from mmdet_hadaptive.engine.report import draw_predictions, plot_curves
 
 CONFIG = 'configs/ssdlite/ssdlite_hadaptive-s_shapes.py'
-
-
-def test_curves(tmp_path):
-    records = [dict(step=i, loss=9.0 / i, loss_cls=6.0 / i, loss_bbox=3.0 / i) for i in (1, 2, 3)]
-    records += [
-        {'step': i, 'coco/bbox_mAP': m, 'coco/bbox_mAP_50': 0.5} for i, m in ((1, -1), (2, 0.3))
-    ]
-    scalars = tmp_path / 'scalars.json'
-    scalars.write_text('\n'.join(map(json.dumps, records)))
-    plot_curves([scalars], tmp_path / 'curves.png', 'title')
-    picture = cv2.imread(str(tmp_path / 'curves.png'))
-    # Not an empty page: lines of several colours.
-    assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)[::7]}) > 10
-
-
-def test_losses_and_scores_have_axes_of_their_own(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: figures.append(figure))
-    records = [{'step': i, 'loss': 9.0 / i} for i in (1, 3)]
-    records += [{'step': i, 'coco/bbox_mAP': m} for i, m in ((1, -1), (2, 0.3))]
-    # The second one is that of a run that was resumed from the second step.
-    files = [tmp_path / f'{i}.json' for i in range(2)]
-    # The first one was killed while it wrote.
-    lines = [*map(json.dumps, [*records, dict(step=3, loss=99.0)]), '{"loss": 3.1, "st']
-    files[0].write_text('\n'.join(lines))
-    files[1].write_text(json.dumps(dict(step=3, loss=3.0)))
-    plot_curves(files, tmp_path / 'curves.png', 'title')
-    drawn = [
-        {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axis.get_lines()}
-        for axis in figures[0].axes
-    ]
-    # No prediction at all, -1, is drawn as 0.
-    assert drawn == [{'loss': [(1, 9.0), (3, 3.0)]}, {'mAP': [(1, 0), (2, 0.3)]}]
 
 
 @pytest.fixture
