@@ -8,7 +8,7 @@ import numpy as np
 
 from .detections import Detections
 from .errors import ExportError
-from .images import describe_refusal, read_image
+from .images import read_image
 from .preprocessing import Preprocessing
 from .session import Session
 from .suppression import choose_detections
@@ -26,6 +26,7 @@ class Detector:
         classes: The names of the classes.
         preprocessing: How images are prepared.
         session: The network.
+        score_threshold: Only objects with higher scores are found.
     """
 
     def __init__(self, session: Session, metadata: Mapping[str, Any]) -> None:
@@ -33,6 +34,7 @@ class Detector:
         self._metadata = metadata
         self.format: str = metadata['format']
         self.classes: list[str] = list(metadata['classes'])
+        self.score_threshold: float = metadata.get('score_threshold', 0.0)
         self.preprocessing = Preprocessing.from_metadata(metadata)
 
     def __call__(self, image: np.ndarray | str | Path) -> Detections:
@@ -50,10 +52,7 @@ class Detector:
             OSError: If the file cannot be read.
         """
         if not isinstance(image, np.ndarray):
-            file = Path(image)
-            image = read_image(file)
-            if image is None:
-                raise ExportError(f'{file}: {describe_refusal(file)}')
+            image = read_image(Path(image))
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ExportError(
                 f'an image must have the shape (H, W, 3) and the dtype uint8, BGR, got '

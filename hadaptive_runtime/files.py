@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from .errors import ExportError
 
@@ -53,5 +54,26 @@ def write_whole(file: Path, content: bytes) -> None:
     except OSError as error:
         raise ExportError(
             f'{file} cannot be written ({error.strerror}): make room, make the folder writable, or '
+            'name another with --out'
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written to a folder, or that the folder can be made.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ExportError: If this is not possible.
+    """
+    folder = folder.absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f'{existing} cannot be written to ({error.strerror}): make it a writable folder, or '
             'name another with --out'
         ) from error

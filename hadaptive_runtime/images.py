@@ -47,7 +47,7 @@ def _has_readable_name(file: Path) -> bool:
     return True
 
 
-def read_image(file: Path) -> np.ndarray | None:
+def read_image(file: Path) -> np.ndarray:
     """Reads an image as MMDetection's LoadImageFromFile reads it.
 
     Grey and CMYK become BGR, an alpha channel is dropped, and the image is rotated as its EXIF data
@@ -58,36 +58,25 @@ def read_image(file: Path) -> np.ndarray | None:
         file: The image.
 
     Returns:
-        (H, W, 3), uint8, BGR. None if the image is refused, see :func:`describe_refusal`.
+        (H, W, 3), uint8, BGR.
 
     Raises:
+        ExportError: If the image is refused.
         OSError: If the file cannot be read.
     """
-    return _decode(file.read_bytes())[0]
+    try:
+        return _decode(file.read_bytes())
+    except ExportError as error:
+        raise ExportError(f'{file}: {error}') from error
 
 
-def describe_refusal(file: Path) -> str:
-    """Says why :func:`read_image` refuses an image, and what to do.
-
-    Args:
-        file: The image.
-
-    Returns:
-        The text that follows the file's name in an error.
-
-    Raises:
-        OSError: If the file cannot be read.
-    """
-    return _decode(file.read_bytes())[1]
-
-
-def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
-    """Returns the image, or the reason why there is none."""
+def _decode(content: bytes) -> np.ndarray:
+    """Returns the image. Its errors say what follows the file's name."""
     if not content:
-        return None, 'empty: replace it'
+        raise ExportError('empty: replace it')
     broken = 'truncated, or no image that OpenCV reads: replace it'
     if content.startswith(b'\xff\xd8') and not _has_end(content):
-        return None, broken
+        raise ExportError(broken)
     pixels = np.frombuffer(_without_alpha(content), np.uint8)
     try:
         image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
@@ -99,10 +88,14 @@ def _decode(content: bytes) -> tuple[np.ndarray | None, str]:
             'cut it into smaller images, or let OPENCV_IO_MAX_IMAGE_PIXELS in the environment be '
             'larger'
         )
-        return None, f'{describe_error(error)}: {remedy if is_too_large else "replace it"}'
+        raise ExportError(
+            f'{describe_error(error)}: {remedy if is_too_large else "replace it"}'
+        ) from error
     if found is not None and found.dtype != np.uint8:
-        return None, describe_depth(str(found.dtype))
-    return image, '' if image is not None else broken
+        raise ExportError(describe_depth(str(found.dtype)))
+    if image is None:
+        raise ExportError(broken)
+    return image
 
 
 def _without_alpha(content: bytes) -> bytes:

@@ -1,6 +1,5 @@
-"""Detects objects in images, videos and the images of cameras, with an exported detector."""
+"""Predicts images, videos and the images of cameras, and writes the results."""
 
-import argparse
 import os
 import signal
 import sys
@@ -17,11 +16,10 @@ from .detections import Detections
 from .detector import Detector
 from .drawing import draw, drawable_names
 from .errors import ExportError
-from .files import LONGEST_NAME, write_whole
-from .images import WRITTEN_SUFFIXES, describe_refusal, has_several_images, read_image, write_image
-from .loading import load_exported
+from .files import LONGEST_NAME, check_writable, write_whole
+from .images import WRITTEN_SUFFIXES, has_several_images, read_image, write_image
 from .predictions import OF_IMAGES, TABLES, Prediction, make_tables, yolo_name
-from .sources import Sources, describe, find_sources
+from .sources import Sources, describe
 from .tiles import detect_in_tiles
 from .video import VideoSource, VideoWriter, hold_interrupts, name_recording
 
@@ -136,8 +134,7 @@ def predict(
         ExportError: If something cannot be written, or if some images or videos cannot be read. All
             others are predicted and written first.
     """
-    targets = _choose_targets(sources, out)
-    _check_formats(sources, save)
+    targets = check_request(sources, out, save)
     tables = [name for name in save if name in TABLES]
     predictions, refused, problems = [], {}, []
     if sources.images:
@@ -159,18 +156,18 @@ def predict(
             name = target.name
         if PICTURES not in save:
             target = None
-        try:
-            is_terminated = _predict_video(video, name, target, predictor, show)
-        except ExportError as error:
-            # All others are predicted, and the tables are written.
-            problems.append(str(error))
-            continue
-        finally:
-            predictions += predictor.predictions
-        print(predictor.summary('frames', str(target or out)))
-        if video.note:
-            _print_note(video.note)
-        if is_terminated:
+        with hold_interrupts() if video.is_live else nullcontext(()) as interrupts:
+            try:
+                _predict_video(video, name, target, predictor, show, interrupts)
+            except ExportError as error:
+                # All others are predicted, and the tables are written.
+                problems.append(str(error))
+            else:
+                print(predictor.summary('frames', str(target or out)))
+                if video.note:
+                    print_note(video.note)
+        predictions += predictor.predictions
+        if signal.SIGTERM in interrupts:
             break
     if predictions:
         for name, content in make_tables(tables, predictions, detector.classes).items():
@@ -197,8 +194,8 @@ def _predict_images(
         except OSError as error:
             refused.setdefault(f'not readable ({error.strerror})', []).append(name)
             continue
-        if image is None:
-            refused.setdefault(describe_refusal(file), []).append(name)
+        except ExportError as error:
+            refused.setdefault(str(error).removeprefix(f'{file}: '), []).append(name)
             continue
         if has_several_images(file):
             paged.append(name)
@@ -210,19 +207,22 @@ def _predict_images(
             except ExportError as error:
                 refused.setdefault(str(error).removeprefix(f'{targets[file]} '), []).append(name)
     if paged:
-        _print_note(f'of files with several images the first is predicted, {describe(paged)}')
+        print_note(f'of files with several images the first is predicted, {describe(paged)}')
     return refused
 
 
 def _predict_video(
-    video: VideoSource, name: str, target: Path | None, predictor: Predictor, show: bool
-) -> bool:
-    """Predicts a video until it ends or is stopped. Returns whether SIGTERM stopped it."""
+    video: VideoSource,
+    name: str,
+    target: Path | None,
+    predictor: Predictor,
+    show: bool,
+    interrupts: Sequence[int],
+) -> None:
+    """Predicts a video until it ends or is stopped."""
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-    writing = VideoWriter(target, video.rate, not video.is_live) if target else nullcontext()
-    holding = hold_interrupts() if video.is_live else nullcontext(())
-    with holding as interrupts, writing as writer:
+    with VideoWriter(target, video.rate, not video.is_live) if target else nullcontext() as writer:
         for number, (frame, seconds) in enumerate(video):
             picture = predictor(frame, name, number, seconds)
             if writer is not None:
@@ -231,7 +231,6 @@ def _predict_video(
                 break
         if writer is not None:
             writer.finish()
-    return signal.SIGTERM in interrupts
 
 
 def _show(picture: np.ndarray) -> bool:
@@ -245,8 +244,22 @@ def _show(picture: np.ndarray) -> bool:
         ) from error
 
 
-def _choose_targets(sources: Sources, out: Path) -> dict[Path | str | int, Path]:
-    """Returns the file to write for each source. No two are the same, and none is a source."""
+def check_request(sources: Sources, out: Path, save: Sequence[str]) -> dict[Path | str | int, Path]:
+    """Checks whether the results of all sources can be written, before anything is predicted.
+
+    Args:
+        sources: The result of :func:`find_sources`.
+        out: The folder of the results.
+        save: The kinds of results, see :func:`predict`.
+
+    Returns:
+        The file to write for each source. No two are the same, and none is a source.
+
+    Raises:
+        ExportError: If something cannot be written.
+    """
+    check_writable(out)
+    _check_formats(sources, save)
     targets: dict[Path | str | int, Path] = {}
     taken: dict[Path, Path | str | int] = {}
     for source, name in (*sources.images.items(), *sources.videos.items()):
@@ -290,111 +303,6 @@ def _check_formats(sources: Sources, save: Sequence[str]) -> None:
                 )
 
 
-def _print_note(text: str) -> None:
+def print_note(text: str) -> None:
+    """Prints a remark that is not an error."""
     print(f'note: {text}', file=sys.stderr)
-
-
-def _run(args: argparse.Namespace) -> None:
-    if args.out.exists() and not args.out.is_dir():
-        raise ExportError(f'{args.out} is not a folder: name one with --out')
-    sources = find_sources(args.source, args.out, args.recursive)
-    save = tuple(dict.fromkeys(args.save))
-    # Errors are raised before the detector is loaded.
-    _choose_targets(sources, args.out)
-    _check_formats(sources, save)
-    detector = load_exported(args.model)
-    for note in sources.notes:
-        _print_note(note)
-    names = drawable_names(detector.classes)
-    drawn = [
-        f'{name} as {shown}'
-        for name, shown in zip(detector.classes, names, strict=True)
-        if name != shown
-    ]
-    if drawn and PICTURES in save:
-        _print_note(
-            f'OpenCV {cv2.__version__} draws only ASCII letters, so these classes have other names '
-            f'in pictures, {describe(drawn)}; OpenCV 5 draws them'
-        )
-    predict(detector, sources, args.out, save, args.threshold, args.tiles, args.show)
-
-
-def score(text: str) -> float:
-    """Reads a score. The name of this function appears in argparse's error."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'must be in 0..1, 0.3 for 30 %, got {text}')
-    return value
-
-
-def pixels(text: str) -> int:
-    """Reads the side of a tile. The name of this function appears in argparse's error."""
-    value = int(text)
-    if value < 32:
-        raise argparse.ArgumentTypeError(f'must be at least 32 pixels, got {text}')
-    return value
-
-
-class _Parser(argparse.ArgumentParser):
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        # Editors leave spaces and empty lines, and may begin the file with a byte order mark.
-        argument = arg_line.removeprefix('\ufeff').strip()
-        return [argument] if argument else []
-
-
-def main() -> None:
-    """Runs the command line."""
-    parser = _Parser(description=__doc__, fromfile_prefix_chars='@')
-    parser.add_argument('model', type=Path, help='The file that tools/export.py wrote.')
-    parser.add_argument(
-        'source',
-        nargs='+',
-        help='What to predict: images, folders, videos, the number of a camera such as 0, a device '
-        'such as /dev/video0, or an address such as rtsp://HOST/PATH. Ctrl+C ends a camera or '
-        'stream and keeps the video. SIGTERM does so, too, and ends the program. @FILE reads more '
-        'arguments from a file, one in a line.',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('outputs'),
-        help='The folder that results are written to. The default is outputs.',
-    )
-    parser.add_argument(
-        '--save',
-        nargs='+',
-        choices=(PICTURES, *TABLES),
-        default=[PICTURES],
-        help='What is written: pictures with boxes (the default), coco (a COCO file for labelling '
-        "tools: coco.json), coco-results (COCO's results format: coco_results.json), yolo (text "
-        'files in labels/, and data.yaml), csv (detections.csv).',
-    )
-    parser.add_argument(
-        '--threshold',
-        type=score,
-        default=0.3,
-        help='The lowest score of the objects that are drawn and written. The default is 0.3.',
-    )
-    parser.add_argument(
-        '--recursive', action='store_true', help='Also predict the folders inside a folder.'
-    )
-    parser.add_argument(
-        '--tiles',
-        type=pixels,
-        metavar='PIXELS',
-        help='Detect in overlapping tiles of this width and height. Use it for small objects in '
-        'large images. It needs supervision (pip install supervision).',
-    )
-    parser.add_argument(
-        '--show',
-        action='store_true',
-        help='Show videos and cameras in a window while they are predicted. The key q ends a video '
-        'and keeps what was written.',
-    )
-    args = parser.parse_args()
-    try:
-        _run(args)
-    except (ExportError, OSError) as error:
-        raise SystemExit(f'error: {error}') from error
-    except KeyboardInterrupt:
-        raise SystemExit('stopped') from None

@@ -20,8 +20,8 @@ VIDEO_SUFFIXES = {
 _SHOWN = 5
 # The longest name of a stream, so that a file's name also has room for a code and for the time.
 _LONGEST_STREAM = 100
-# A password may contain @.
-_USER = re.compile('//[^/]*@')
+# A password may contain @, and by mistake also /. The port behind a host is a number.
+_USER = re.compile(r'//(?:[^/]*:(?!\d*/)[^/:@\]]*/.*|[^/]*)@')
 _PASSWORD = re.compile(r'(?i)(passw(?:or)?d|pwd|pass)=.*?(?=[&/?#]|_[a-z]+=|$)')
 
 

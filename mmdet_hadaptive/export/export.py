@@ -15,7 +15,7 @@ from hadaptive_runtime.onnx_session import create_session, open_onnx
 from hadaptive_runtime.session import Session
 
 from ..utils.detectors import load_detector
-from ..utils.files import write_whole, write_whole_folder
+from ..utils.files import write_all_whole, write_whole_folder
 from ..utils.safe_loading import UnreadableCheckpointError
 from .comparison import compare_outputs, run_detector
 from .conversion import EXPORTERS, Conversion, Exporter
@@ -33,6 +33,7 @@ from .web_page import read_web_page
 
 # The contribution of products is measured on so many training images.
 _NUM_IMAGES = 100
+_MAX_APART = 1.0
 
 
 @dataclass(frozen=True)
@@ -152,33 +153,49 @@ def export_detector(
         )
     image = str(image or first_test_image(config))
     pixels = run_pipeline(config, image)
-    _, factors = preprocessing.prepare(read_image(Path(image)))
+    plain = preprocessing.outside()
+    prepared, factors = plain.prepare(read_image(Path(image)))
+    # In pixel values. Decoders of JPEG differ by less.
+    apart = np.abs(prepared - plain.canvas(pixels)).mean()
+    if apart > _MAX_APART:
+        raise ExportError(
+            f'the exported model would not prepare {image} as the test pipeline does (the pixels '
+            f'differ by {apart:.1f} of 255): use LoadImageFromFile, Resize and Pad in this order'
+        )
     if int8 is not None:
         check_tolerance(int8)
         training_images(config, classes, 1)
     network = ExportNetwork(detector, outputs, preprocessing, normalize, writer.has_nms)
-    pruning = None
-    if prune is not None:
-        detector, pruning = _prune(config, detector, prune)
-        network = ExportNetwork(detector, outputs, preprocessing, normalize, writer.has_nms)
     # Two different images, so that a batch that is mixed up is found out.
     images = [(pixels, np.ascontiguousarray(pixels[:, ::-1]))[i % 2] for i in range(batch or 2)]
     inputs = np.stack([network.preprocessing.canvas(x) for x in images])
-    network = fuse_for_inference(network, torch.from_numpy(inputs))
     # The name that the runtimes know.
     mode = 'nms' if outputs == 'detections' else outputs
     metadata = dict(mode=mode, classes=classes, **network.preprocessing.metadata())
     if outputs == 'detections':
         metadata |= describe_nms(detector.bbox_head.test_cfg, network)
 
-    with TemporaryDirectory() as folder:
-        made = Path(folder) / (writer.model or out.name)
+    def convert(detector: BaseModel, made: Path) -> tuple[Session, float]:
+        """Writes the model. Returns its session and its difference from the detector."""
+        network = ExportNetwork(detector, outputs, preprocessing, normalize, writer.has_nms)
+        network = fuse_for_inference(network, torch.from_numpy(inputs))
+        made.parent.mkdir()
         writer.write(
             network, torch.from_numpy(inputs), made, metadata, Conversion(batch, exporter, opset)
         )
         session, actual = _run(made, outputs, inputs, factors)
         expected = run_detector(detector, outputs, preprocessing, images, factors)
-        difference = compare_outputs(expected, actual, image, tolerance, writer.runtime)
+        return session, compare_outputs(expected, actual, image, tolerance, writer.runtime)
+
+    with TemporaryDirectory() as folder:
+        made = Path(folder, 'detector', writer.model or out.name)
+        session, difference = convert(detector, made)
+        pruning = None
+        if prune is not None:
+            # The detector was converted before, because pruning takes long.
+            detector, pruning = _prune(config, detector, prune)
+            made = Path(folder, 'pruned', made.name)
+            session, difference = convert(detector, made)
         shapes = {name: value.shape for name, value in session.run(inputs).items()}
         quantization = None
         if int8 is not None:
@@ -188,8 +205,7 @@ def export_detector(
         content |= page
         write_whole_folder(content, out)
     else:
-        for name in content:
-            write_whole(content[name], out.with_name(name))
+        write_all_whole({out.with_name(name): content[name] for name in content})
     place = out if writer.model else out.parent
     size = 'batch' if batch is None else batch
     return ExportReport(

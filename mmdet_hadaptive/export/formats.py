@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hadaptive_runtime import ExportError
+from hadaptive_runtime.files import check_writable
 
 from . import writers
 from .conversion import Conversion
@@ -60,8 +61,9 @@ def check_request(
 
     Raises:
         ExportError: If the format does not support an option, if the file has another format's
-            suffix, or if a file beside it would replace a foreign one.
+            suffix or cannot be written, or if a file beside it would replace a foreign one.
     """
+    check_writable(out.resolve().parent)
     if format.model:
         check_web_folder(out)
     elif out.suffix != format.suffix:
@@ -69,6 +71,8 @@ def check_request(
             f'{out} must end in {format.suffix} to run in {format.runtime}: name '
             f'{out.with_suffix(format.suffix).name}, or another --format'
         )
+    if not format.model and out.is_dir():
+        raise ExportError(f'{out} is a folder: name a file in it, such as {out / out.name}')
     present = [p for p in map(out.with_suffix, format.companions) if p.exists()]
     if present and not _is_export(out):
         raise ExportError(

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 
 from hadaptive_runtime import ExportError
 from hadaptive_runtime.errors import describe_error
-from hadaptive_runtime.images import describe_refusal, read_image
+from hadaptive_runtime.images import read_image
 
 from ..utils.configs import type_name
 from .preprocessing import find_test_pipeline
@@ -56,8 +56,10 @@ def run_pipeline(config: Config, image: str | Path) -> np.ndarray:
     pipeline = find_test_pipeline(config)
     init_default_scope(config.get('default_scope', 'mmdet'))
     transforms = Compose([t for t in pipeline if type_name(t['type']) != 'LoadAnnotations'])
-    if read_image(Path(image)) is None:
-        raise ExportError(f'{image}: {describe_refusal(Path(image))}, or name another image')
+    try:
+        read_image(Path(image))
+    except ExportError as error:
+        raise ExportError(f'{error}, or name another image') from error
     try:
         inputs = transforms(dict(img_path=str(image), img_id=0))['inputs']
     except Exception as error:  # each decoder raises other types

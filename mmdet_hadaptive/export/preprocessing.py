@@ -49,6 +49,11 @@ def read_preprocessing(config: Config) -> Preprocessing:
                     f'the metadata of an exported model cannot describe: use {described!r}'
                 )
     width, height = _resize(pipeline)['scale']
+    if 'Pad' in names[: names.index('Resize')]:
+        raise ExportError(
+            'the test pipeline pads before it resizes, which the metadata of an exported model '
+            'cannot describe: put Pad after Resize'
+        )
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor', {})
     kind = type_name(settings.get('type'))
     if kind != 'DetDataPreprocessor':

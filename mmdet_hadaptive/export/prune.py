@@ -83,16 +83,17 @@ def prune_products(
         model: A trained backbone or detector on any device, not fused. It is not changed.
         statistics: The statistics of all bottlenecks with products, on training images
             (:func:`~mmdet_hadaptive.export.product_statistics.collect_product_statistics`).
-        evaluate: Returns a metric of a model, such as the mAP on validation data. Higher is better.
+        evaluate: Returns a metric of a model, such as the mAP on validation data. Higher is better,
+            and the model's own must be above 0.
         tolerance: The allowed total loss of the metric, at least 0.
 
     Returns:
         The copy, in eval mode, and a description. Perhaps nothing was removed.
 
     Raises:
-        ValueError: If the tolerance is negative, if the model has no products, if the statistics
-            have no images, or if a normalisation is not a batch normalisation with running
-            statistics. Others mix their channels.
+        ValueError: If the tolerance is negative, if the model's metric is not above 0, if it has no
+            products, if the statistics have no images, or if a normalisation is not a batch
+            normalisation with running statistics. Others mix their channels.
     """
     if not tolerance >= 0:
         raise ValueError(
@@ -111,6 +112,11 @@ def prune_products(
         loss = metric((), ()) - metric(tuple(removed), tuple(frozen))
         return loss <= tolerance + _ROUNDING
 
+    if not metric((), ()) > 0:
+        raise ValueError(
+            f'the metric of the model is {metric((), ()):g}, so nothing can be lost: train it '
+            'further, or see whether the validation data has annotations of its classes'
+        )
     names = sorted(bottlenecks, key=lambda name: statistics[name].share)
     removed = _choose(names, is_good)
     others = [name for name in names if name not in removed]

@@ -85,7 +85,8 @@ def quantize_exported(
 
     Raises:
         ExportError: If the training data has other classes, if there are no training images or one
-            cannot be read, if there is no validation data, or if the mAP falls by more.
+            cannot be read, if there is no validation data, if the mAP is not above 0 before, or if
+            it falls by more.
     """
     files = training_images(config, metadata['classes'], _NUM_IMAGES)
     config = copy.deepcopy(config)
@@ -93,9 +94,15 @@ def quantize_exported(
         read_in_this_process(config.val_dataloader)
     try:
         evaluate = make_evaluation(config)
-        before = evaluate(ExportedDetector(file))
+        exported = ExportedDetector(file)
         preprocessing = Preprocessing.from_metadata(metadata)
         quantize(file, _batches(config, batch or 1, preprocessing, files), metadata)
+        before = evaluate(exported)
+        if not before > 0:
+            raise ExportError(
+                f'the mAP of the model is {before:g} without INT8, so nothing can be lost: train '
+                'it further, or see whether the validation data has annotations of its classes'
+            )
         after = evaluate(ExportedDetector(file))
     except ExportError:
         raise

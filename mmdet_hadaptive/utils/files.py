@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from hadaptive_runtime.files import UNFINISHED, replacing
@@ -22,16 +23,30 @@ def write_whole(content: bytes | str, path: str | Path) -> None:
         OSError: If the file cannot be written, for example because the disk is full. It names the
             file, its size and the free space. An old file is then unchanged.
     """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    write_all_whole({Path(path): content})
+
+
+def write_all_whole(files: Mapping[Path, bytes | str]) -> None:
+    """Writes files that belong together, like :func:`write_whole`. None is renamed before the last.
+
+    Args:
+        files: The content of each file. Text is written in UTF-8.
+
+    Raises:
+        OSError: If a file cannot be written. The old files are then unchanged.
+    """
+    contents = {p: c.encode() if isinstance(c, str) else c for p, c in files.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished, unfinished.open('wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with ExitStack() as stack:
+            for path, data in contents.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with stack.enter_context(replacing(path)).open('wb') as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
     except OSError as error:
-        message = f'{error.strerror}: {path} ({len(data) / 2**20:.1f} MiB) was not written'
+        size = sum(map(len, contents.values())) / 2**20
+        message = f'{error.strerror}: cannot write {", ".join(map(str, files))} ({size:.1f} MiB)'
         if path.parent.is_dir():
             free = shutil.disk_usage(path.parent).free / 2**20
             message += f'; {free:.1f} MiB are free there'

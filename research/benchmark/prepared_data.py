@@ -130,6 +130,7 @@ model = dict(
 )
 optim_wrapper.update(optimizer=dict(lr=1e-3))
 """
+_NO_WEIGHTS = "model['backbone'].update(init_cfg=None)\n"
 _LITE0_LAYER_RATE = _RATES.format(
     keys={
         f'timm_model.{part}': dict(lr_mult=share)
@@ -173,6 +174,11 @@ RECIPES = {
     'hsv-published': _HSV + _PUBLISHED,
     'hsv-medium': _HSV + _MEDIUM,
     'hsv-lite0': _HSV + _LITE0,
+    'hsv-lite0-rate-0.5': _HSV + _LITE0 + _RATE.format(lr=5e-4),
+    'hsv-lite0-rate-2': _HSV + _LITE0 + _RATE.format(lr=2e-3),
+    'hsv-lite0-scratch': _HSV + _LITE0 + _NO_WEIGHTS,
+    'hsv-lite0-scratch-rate-2': _HSV + _LITE0 + _NO_WEIGHTS + _RATE.format(lr=2e-3),
+    'hsv-lite0-scratch-rate-4': _HSV + _LITE0 + _NO_WEIGHTS + _RATE.format(lr=4e-3),
     'hsv-lite0-layer-rate': _HSV + _LITE0 + _LITE0_LAYER_RATE,
     'hsv-everyday': _HSV + _EVERYDAY,
     'less-colour': _LESS_COLOUR,

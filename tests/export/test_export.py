@@ -15,8 +15,10 @@ from mmdet_hadaptive.export import (
     ExportedDetector,
     ExportError,
     evaluate_exported,
+    export,
     export_detector,
 )
+from mmdet_hadaptive.export.images import run_pipeline
 
 from .conftest import on_training_images, small_config
 
@@ -149,6 +151,18 @@ def test_nothing_to_compare(trained, tmp_path):
     assert not out.exists()
     export_detector(config, checkpoint, out, image=image, tolerance=None)
     assert out.exists()
+
+
+def test_a_pipeline_that_the_metadata_do_not_describe(untrained, tmp_path, monkeypatch):
+    def shift(config, image):
+        return np.roll(run_pipeline(config, image), 8, axis=1)
+
+    root, checkpoint = untrained
+    out = tmp_path / 'model.onnx'
+    export_detector(small_config(root), checkpoint, out, outputs='features')
+    monkeypatch.setattr(export, 'run_pipeline', shift)
+    with pytest.raises(ExportError, match=r'would not prepare .*\.png as the test pipeline does'):
+        export_detector(small_config(root), checkpoint, out, outputs='features')
 
 
 def test_what_does_not_agree_is_not_written(trained, tmp_path):

@@ -314,6 +314,13 @@ def test_what_a_format_does_not_have(trained, tmp_path, name, out, options, mess
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    out = tmp_path / 'model.onnx'
+    out.mkdir()
+    with pytest.raises(ExportError, match=r'model\.onnx is a folder: name a file in it'):
+        check_request(FORMATS['onnx'], out, 'detections', 1)
+
+
 def test_images_that_are_none(export, tmp_path):
     detector = load_exported(export('onnx').file)
     for shape, dtype in [((9, 9, 4), np.uint8), ((9, 9, 3), np.uint16), ((9, 9), np.uint8)]:

@@ -104,6 +104,21 @@ def test_another_size_is_that_of_resize_and_of_pad():
     assert preprocessing.input_size == preprocessing.resize == (64, 128)
 
 
+def test_a_pad_before_the_resize_is_refused():
+    pipeline = [
+        dict(type='Pad', pad_to_square=True),
+        dict(type='Resize', scale=(96, 96), keep_ratio=True),
+    ]
+    config = Config(
+        dict(
+            model=dict(data_preprocessor=dict(type='DetDataPreprocessor')),
+            test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        )
+    )
+    with pytest.raises(ExportError, match=r'pads before it resizes.*: put Pad after Resize'):
+        read_preprocessing(config)
+
+
 def test_a_divisor_rounds_the_size_up():
     pipeline = [
         dict(type='Resize', scale=(150, 90), keep_ratio=True),

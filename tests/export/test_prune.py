@@ -1,3 +1,4 @@
+import re
 import runpy
 
 import numpy as np
@@ -7,7 +8,13 @@ import torch
 from mmdet.models import SingleStageDetector
 
 from hadaptive_runtime.onnx_session import create_session
-from mmdet_hadaptive.export import ExportError, evaluate_exported, export_detector, prune_products
+from mmdet_hadaptive.export import (
+    ExportError,
+    evaluate_exported,
+    export,
+    export_detector,
+    prune_products,
+)
 from mmdet_hadaptive.export.product_statistics import (
     collect_product_statistics,
     product_bottlenecks,
@@ -69,7 +76,7 @@ def test_the_mean_of_what_products_contributed_stays():
     images = torch.randn(4, 8, 6, 6)
     with collect_product_statistics(product_bottlenecks(model)) as statistics:
         model(images)
-    pruned, _ = prune_products(model, statistics, lambda model: 0.0)
+    pruned, _ = prune_products(model, statistics, lambda model: 1.0)
     expected, actual = model(images), pruned(images)
     assert (expected - actual).abs().max() > 0.01
     assert torch.allclose(expected.mean((0, 2, 3)), actual.mean((0, 2, 3)), atol=1e-5)
@@ -99,6 +106,7 @@ def test_products_stay_if_too_much_would_be_lost(trained, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ('change', 'prune', 'message'),
     [
+        (None, 0.1, r'cannot be pruned: the metric of the model is 0, so nothing can be lost'),
         (None, -0.1, r'cannot be pruned: the tolerance must be at least 0, got -0\.1'),
         ('train_dataloader', 0.001, 'cannot be pruned: the config has no training data'),
         ('val_evaluator', 0.001, 'cannot be pruned: the config has no validation data'),
@@ -122,18 +130,31 @@ def test_refusals(untrained, tmp_path, change, prune, message):
         config.pop(change)
     out = tmp_path / 'model.onnx'
     with pytest.raises(ExportError, match=message):
-        export_detector(config, checkpoint, out, prune=prune)
+        export_detector(config, checkpoint, out, outputs='features', prune=prune)
     assert not out.exists()
 
 
-def test_tool(untrained, tmp_path, monkeypatch, pytestconfig, capsys):
+def test_what_cannot_be_converted_is_found_before_pruning(untrained, tmp_path, monkeypatch):
     root, checkpoint = untrained
-    small_config(root).dump(tmp_path / 'config.py')
+    monkeypatch.setattr(export, '_prune', None)
+    config = small_config(root)
+    config.model.test_cfg.score_thr = 0.999
+    with pytest.raises(ExportError, match=r'neither .* detects anything'):
+        export_detector(config, checkpoint, tmp_path / 'model.onnx', prune=0.001)
+    monkeypatch.setattr('mmdet_hadaptive.export.writers.find_spec', lambda package: None)
+    with pytest.raises(ExportError, match='pnnx is not installed'):
+        export_detector(config, checkpoint, tmp_path / 'model.param', 'ncnn', prune=0.001)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tool(trained, tmp_path, monkeypatch, pytestconfig, capsys):
+    root, checkpoint = trained
+    evaluated_on_training_images(root).dump(tmp_path / 'config.py')
     monkeypatch.chdir(tmp_path)
     command = f'tool config.py {checkpoint} model.onnx --outputs features'
-    monkeypatch.setattr('sys.argv', [*command.split(), '--prune'])
+    monkeypatch.setattr('sys.argv', [*command.split(), '--prune', '1'])
     runpy.run_path(str(pytestconfig.rootpath / 'tools/export.py'), run_name='__main__')
     output = capsys.readouterr().out
     assert 'products removed: stage3.1; kept: nothing\nselection frozen: nothing\n' in output
-    assert 'metric 0.0000, now 0.0000 (tolerance 0.001)\n' in output
+    assert re.search(r'metric 0\.\d{4}, now 0\.\d{4} \(tolerance 1\)\n', output)
     assert 'TopK' not in operations('model.onnx')

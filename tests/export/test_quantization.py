@@ -131,6 +131,15 @@ def test_more_loss_than_is_allowed_writes_nothing(scores, accepted, trained, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_finds_nothing_is_not_quantised(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantization, 'make_evaluation', lambda config: lambda detector: 0.0)
+    root, checkpoint = trained
+    out = tmp_path / 'model.onnx'
+    with pytest.raises(ExportError, match='mAP of the model is 0 without INT8, so nothing'):
+        export_detector(on_validation_images(small_config(root)), checkpoint, out, int8=0.01)
+    assert not out.exists()
+
+
 def test_ranges_are_measured_on_no_truncated_image(trained, tmp_path):
     root = shutil.copytree(trained[0], tmp_path / 'data')
     image = sorted((root / 'train').iterdir())[-1]

@@ -176,9 +176,17 @@ def test_refused_files_are_those_of_python(run_node, tmp_path):
         (tmp_path / f'{name}.jpg').write_bytes(part)
     files = sorted(tmp_path.glob('*.*g'))
     answers = run_node([('refused', dict(file=str(file))) for file in files])
-    expected = [read_image(file) is None for file in files]
+    expected = [is_refused(file) for file in files]
     assert expected.count(True) == 4
     assert answers == [[refused, None] for refused in expected]
+
+
+def is_refused(file):
+    try:
+        read_image(file)
+    except ExportError:
+        return True
+    return False
 
 
 def check_found(ours, theirs, tolerance=0.01):

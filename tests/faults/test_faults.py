@@ -45,7 +45,7 @@ runpy.run_path({str(TRAIN)!r}, run_name='__main__')
 """)
     output = train(tmp_path / 'run', program=program)
     message = output.strip().splitlines()[-2:]
-    assert re.search(r'File too large: .*epoch_1\.pth \(\d+\.\d MiB\) was not written', message[0])
+    assert re.search(r'File too large: cannot write .*epoch_1\.pth \(\d+\.\d MiB\)', message[0])
     assert 'MiB are free there' in message[0]
     assert '--resume' in message[1]
     assert not list(tmp_path.glob('run/*.pth*'))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hadaptive_runtime import Detector, Preprocessing
-from hadaptive_runtime import predict as command
+from hadaptive_runtime import __main__ as command
 from hadaptive_runtime.session import Session
 
 SIZE = (96, 160)

@@ -240,6 +240,8 @@ def test_lists_and_patterns(tmp_path, main, capsys):
         ('rtsp://u:secret@10.0.0.1:554/live/1', None, '10.0.0.1-554-live-1.mp4'),
         ('rtsp://u:p@secret@10.0.0.1/live', None, '10.0.0.1-live.mp4'),
         ('http://host/video.mjpg', None, 'host-video.mjpg.mp4'),
+        ('rtsp://user@domain:sec/ret@10.0.0.1:554/live@2x', None, '2x.mp4'),
+        ('rtsp://[fe80::1]:554/live@2x', None, 'fe80-1-554-live-2x.mp4'),
         ('udp://@:1234', None, '1234.mp4'),
         ('rtsp://h/user=a&password=secret&channel=1/', None, 'h-user-a-password-channel-1.mp4'),
         ('rtsp://h/user=a_password=se_cret_channel=1', None, 'h-user-a_password-_channel-1.mp4'),
@@ -249,6 +251,34 @@ def test_cameras_and_streams(tmp_path, source, key, name):
     found = find_sources([source], tmp_path)
     assert found.videos == {source if key is None else key: name}
     assert not found.images
+
+
+def test_a_threshold_below_that_of_the_file_is_noted(main, make_detector, capsys):
+    write_images(Path('images'), 'a.png')
+    main.detector = make_detector(score_threshold=0.25)
+    main('images', '--threshold', 0.25)
+    assert capsys.readouterr().err == ''
+    main('images', '--threshold', 0.1)
+    note = 'note: --threshold is 0.1, but the file only gives objects with scores above 0.25: exp'
+    assert capsys.readouterr().err.startswith(note)
+
+
+@pytest.mark.parametrize('save', ['pictures', 'csv'])
+def test_a_folder_that_cannot_be_written_is_found_before_the_detector_is_loaded(
+    main, monkeypatch, save
+):
+    def fail(dir):
+        raise PermissionError(13, 'Permission denied')
+
+    write_images(Path('images'), 'a.png')
+    main.detector = None
+    Path('file').touch()
+    with pytest.raises(SystemExit, match=r'file cannot be written to \(Not a directory\)'):
+        main('images', '--out', 'file/sub', '--save', save)
+    monkeypatch.setattr('hadaptive_runtime.files.TemporaryFile', fail)
+    reason = r'^error: .* cannot be written to \(Permission denied\): make it a writable folder, or'
+    with pytest.raises(SystemExit, match=reason):
+        main('images', '--save', save)
 
 
 def test_a_query_is_not_shown():
@@ -286,13 +316,11 @@ def test_names_that_opencv_4_cannot_draw(tmp_path, main, make_detector, monkeypa
     monkeypatch.undo()
     main.detector = make_detector(classes=classes)
     write_images(tmp_path / 'images', 'a.png')
-    monkeypatch.setattr('hadaptive_runtime.predict.drawable_names', lambda classes: names)
-    monkeypatch.setattr('sys.argv', ['predict.py', 'model', str(tmp_path / 'images')])
-    monkeypatch.setattr('hadaptive_runtime.predict.load_exported', lambda file: main.detector)
+    for module in ('predict', '__main__'):
+        monkeypatch.setattr(f'hadaptive_runtime.{module}.drawable_names', lambda classes: names)
+    monkeypatch.setattr('hadaptive_runtime.__main__.load_exported', lambda file: main.detector)
     monkeypatch.chdir(tmp_path)
-    from hadaptive_runtime import predict
-
-    predict.main()
+    main('images')
     note = 'so these classes have other names in pictures, 3 (café as cafe, 螺栓 as class 1, Größe'
     assert note in capsys.readouterr().err
     image = np.zeros((60, 80, 3), np.uint8)

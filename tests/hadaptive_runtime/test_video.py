@@ -420,15 +420,18 @@ def test_a_video_that_cannot_be_written_leaves_the_others(tmp_path, main, monkey
     assert 'b.avi' in table
 
 
+class Terminating(Frames):
+    """A camera during whose third frame SIGTERM comes."""
+
+    def read(self):
+        if self.number == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return super().read()
+
+
 @pytest.mark.usefixtures('interrupts')
 def test_sigterm_keeps_a_recording_and_ends_the_program(main, opened, monkeypatch, capsys):
-    class Camera(Frames):
-        def read(self):
-            if self.number == 2:
-                signal.raise_signal(signal.SIGTERM)
-            return super().read()
-
-    opened(Camera([0] * 50, 10), 'rtsp://host/live')
+    opened(Terminating([0] * 50, 10), 'rtsp://host/live')
     main('rtsp://host/live', 'rtsp://host/next', '--save', 'pictures', 'csv')
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert capsys.readouterr().out.startswith('frames: 4, ')
@@ -436,6 +439,18 @@ def test_sigterm_keeps_a_recording_and_ends_the_program(main, opened, monkeypatc
     assert table.name == 'detections.csv'
     assert recording.name.startswith('host-live_')
     assert recording.suffix == '.mp4'
+
+
+@pytest.mark.usefixtures('interrupts')
+def test_sigterm_ends_the_program_if_the_recording_cannot_be_written(main, opened, monkeypatch):
+    def fail(self):
+        raise ExportError('no room')
+
+    monkeypatch.setattr(VideoWriter, 'finish', fail)
+    opened(Terminating([0] * 50, 10), 'rtsp://host/live')
+    with pytest.raises(SystemExit, match=r'^error: no room$'):
+        main('rtsp://host/live', 'rtsp://host/next', '--save', 'pictures', 'csv')
+    assert [file.name for file in Path('outputs').iterdir()] == ['detections.csv']
 
 
 def test_a_stream_in_a_thread(main, opened, capsys):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_hadaptive.engine import AtomicLocalBackend
-from mmdet_hadaptive.utils.files import write_whole, write_whole_folder
+from mmdet_hadaptive.utils.files import write_all_whole, write_whole, write_whole_folder
 
 
 def test_a_failed_write_keeps_the_file(tmp_path, monkeypatch):
@@ -25,6 +25,23 @@ def test_a_failed_write_keeps_the_file(tmp_path, monkeypatch):
         AtomicLocalBackend().put(b'new', file)
     assert e.value.errno == errno.ENOSPC
     assert file.read_bytes() == b'old'
+
+
+def test_files_that_belong_together_are_all_written_or_none(tmp_path, monkeypatch):
+    files = {tmp_path / name: b'old' for name in ('net.bin', 'net.json', 'net.xml')}
+    write_all_whole(files)
+    count = 0
+
+    def full_at_the_third(descriptor):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full_at_the_third)
+    with pytest.raises(OSError, match=r'cannot write .*net\.bin, .*net\.xml \(0\.0 MiB\); .* free'):
+        write_all_whole(dict.fromkeys(files, 'new'))
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
 
 
 def test_text_and_missing_folders(tmp_path):
