@@ -6,9 +6,12 @@ import torch
 from mmdet.datasets.transforms import Expand
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from torch import nn
 
 from mmdet_hadaptive.datasets import SHAPE_CLASSES, LoadSSDCrop
+from mmdet_hadaptive.models import HadaptiveNet
 from mmdet_hadaptive.utils.costs import count_costs
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -41,6 +44,16 @@ def heads(model):
     """The head whose anchors lie on the neck's maps, and the one that tells classes apart."""
     roi_head = getattr(model, 'roi_head', None)
     return (model.rpn_head, roi_head.bbox_head) if roi_head else (model.bbox_head,) * 2
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_either_all_norms_decay_or_none(name):
+    options = load(name).optim_wrapper
+    detector = nn.ModuleDict(dict(backbone=HadaptiveNet('small')))
+    groups = build_optim_wrapper(detector, options).optimizer.param_groups
+    decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    ach = detector.backbone.stage3[1].expansion
+    assert decays[id(ach.product_norm.weight)] == decays[id(ach.norm.weight)]
 
 
 @pytest.mark.parametrize('name', ALL)

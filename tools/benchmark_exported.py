@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, DictAction
 
 try:
@@ -47,7 +46,6 @@ def main() -> None:
         help='Changes of the config, such as test_dataloader.batch_size=4.',
     )
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     try:
         config = Config.fromfile(args.config)
         config.merge_from_dict(args.cfg_options)

@@ -61,7 +61,8 @@ max_epochs = 120
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     optimizer=dict(lr=0.08, weight_decay=4e-5),
-    paramwise_cfg=dict(norm_decay_mult=0.0),
+    # MMEngine does not know that the normalisation of products is one.
+    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(product_norm=dict(decay_mult=0.0))),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [

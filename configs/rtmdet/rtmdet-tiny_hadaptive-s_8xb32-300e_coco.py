@@ -21,6 +21,9 @@ model = dict(
     bbox_head=dict(norm_cfg=norm_cfg),
 )
 
+# MMEngine does not know that the normalisation of products is one.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(product_norm=dict(decay_mult=0.0))))
+
 # A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 ema_hook, switch_hook = _base_.custom_hooks

@@ -12,6 +12,9 @@ model = dict(
     neck=dict(in_channels=[64, 96, 128]),
 )
 
+# MMEngine does not know that the normalisation of products is one.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(product_norm=dict(decay_mult=0.0))))
+
 # A killed run continues with --resume exactly as if it had not been killed.
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 custom_hooks = [

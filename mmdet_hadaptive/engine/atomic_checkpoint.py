@@ -106,6 +106,9 @@ class AtomicCheckpointHook(CheckpointHook):
                     self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        if not hasattr(self, 'file_backend'):
+            # Runner.val() validates without a training.
+            return
         with self._removing_afterwards():
             super()._save_best_checkpoint(runner, metrics)
 

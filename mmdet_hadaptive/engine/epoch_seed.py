@@ -1,11 +1,17 @@
 """Makes random numbers depend on the seed and the epoch only."""
 
+from typing import Any
+
+from mmdet.models import BatchSyncRandomResize
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 
 # The numbers of processes and workers are added to the seed, so this is far larger than them.
 _STRIDE = 1_000_003
+# What a learning rate schedule keeps about its length.
+_LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'total_steps', 'milestones', 'step_size')
 
 
 @HOOKS.register_module()
@@ -20,9 +26,14 @@ class EpochSeedHook(Hook):
     If the config names no seed, the run draws one. A resumed run takes the order of the images from
     the seed in the checkpoint.
 
+    MMDetection's ``BatchSyncRandomResize`` starts each epoch with the size of its images.
+    Transforms that keep images, such as ``CachedMosaic``, need worker processes (``num_workers``
+    above 0).
+
     Raises:
         ValueError: At the start of a training, if it has ``persistent_workers``, counts iterations
-            instead of epochs, or has a data set without a batch.
+            instead of epochs, has a data set without a batch, or resumes with a learning rate
+            schedule of another length. MMEngine would keep the schedule of the checkpoint.
     """
 
     priority = 'VERY_HIGH'
@@ -60,7 +71,34 @@ class EpochSeedHook(Hook):
             if self._built_seed == getattr(sampler, 'seed', None) is not None:
                 sampler.seed = runner.seed
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Compares the schedules of a run that is resumed with those of its checkpoint."""
+        if not runner._resume or 'param_schedulers' not in checkpoint:
+            return
+        old = _describe_lengths(checkpoint['param_schedulers'])
+        new = _describe_lengths(runner.param_schedulers)
+        if old != new:
+            raise ValueError(
+                f'the learning rate schedule of the config is {new}, but that of the checkpoint is '
+                f'{old}, and a resumed training would keep it: resume with the epochs, the batch '
+                'size and the number of processes of before, or begin a new training in another '
+                'work_dir, with load_from set to the checkpoint to start from its weights'
+            )
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Seeds the generators of this process."""
         seed = (runner.seed + _STRIDE * runner.epoch) % 2**31
         set_random_seed(seed, diff_rank_seed=True)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        preprocessor = getattr(model, 'data_preprocessor', None)
+        for augment in getattr(preprocessor, 'batch_augments', None) or ():
+            if isinstance(augment, BatchSyncRandomResize):
+                augment._input_size = None
+
+
+def _describe_lengths(schedulers: Any) -> str:
+    """Describes the lengths of schedulers or their states. Optimizers may have names."""
+    if isinstance(schedulers, dict):
+        return ', '.join(f'{name}: {_describe_lengths(s)}' for name, s in schedulers.items())
+    states = [s if isinstance(s, dict) else s.state_dict() for s in schedulers or ()]
+    return str([{key: state[key] for key in _LENGTHS if key in state} for state in states])

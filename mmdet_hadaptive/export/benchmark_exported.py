@@ -75,8 +75,10 @@ def benchmark_exported(
     Raises:
         ExportError: If a file cannot be evaluated, or if a process ends unexpectedly.
         OSError: If a file cannot be read.
-        ValueError: If ``rounds`` is below 1.
+        ValueError: If ``threads`` or ``rounds`` is below 1.
     """
+    if threads < 1:
+        raise ValueError(f'at least 1 thread is needed, got {threads}')
     if len(set(files)) < len(files):
         raise ExportError(f'{", ".join(map(str, files))}: name each file once')
     image = first_test_image(config)

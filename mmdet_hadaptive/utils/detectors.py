@@ -52,7 +52,12 @@ def load_detector(config: Config, checkpoint: str | Path) -> tuple[BaseModel, li
     classes = learned
     if classes is None:
         dataset = {**config.test_dataloader.dataset, 'lazy_init': True}
-        classes = DATASETS.build(dataset).metainfo['classes']
+        classes = DATASETS.build(dataset).metainfo.get('classes')
+    if classes is None:
+        raise UnreadableCheckpointError(
+            f'neither {checkpoint} nor the config names the classes: name those that it was '
+            'trained with in test_dataloader.dataset.metainfo'
+        )
     num_classes = _num_classes(detector, classes)
     if num_classes != len(classes):
         raise UnreadableCheckpointError(

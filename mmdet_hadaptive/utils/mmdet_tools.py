@@ -27,6 +27,7 @@ _CANNOT_WRITE = (
     errno.EDQUOT,
     errno.EFBIG,
 )
+_CONFIG_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 # Messages of libraries about settings, and the remedies.
 _REMEDIES = {
     r'Expected more than 1 value per channel when training': (
@@ -59,6 +60,9 @@ _REMEDIES = {
     r'DataLoader worker .*(killed|exited)': (
         'the system may have run out of memory: set train_dataloader.num_workers and '
         'val_dataloader.num_workers to fewer processes'
+    ),
+    r'SyncBatchNorm layers only work with GPU modules': (
+        "without a GPU, give norm_cfg the type 'BN', and set sync_bn=None"
     ),
     r'EADDRINUSE|[Aa]ddress already in use': (
         'another program uses this port: choose a free one, such as PORT=29501 for '
@@ -144,6 +148,11 @@ def _set_local_rank() -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     """Checks the arguments of a training or test, and adds missing ones."""
     _require_file(arguments.config, 'config')
+    if Path(arguments.config).suffix not in _CONFIG_SUFFIXES:
+        raise SystemExit(
+            f'error: {arguments.config} is no config, whose name ends in '
+            f'{" or ".join(_CONFIG_SUFFIXES)}: name the config first, then the checkpoint'
+        )
     try:
         config = Config.fromfile(arguments.config)
     except FileNotFoundError as error:
@@ -193,7 +202,8 @@ def _check_checkpoint(config: Config, checkpoint: str) -> None:
     _require_file(checkpoint, 'checkpoint')
     _, learned = load_detector(config, checkpoint)
     dataset = DATASETS.build({**config.test_dataloader.dataset, 'lazy_init': True})
-    named = list(dataset.metainfo['classes'])
+    # Some data sets of classifiers find their classes when they read their folders.
+    named = list(dataset.metainfo.get('classes', learned))
     if named != learned and sorted(named) == sorted(learned):
         raise SystemExit(
             f'error: the config names the classes in the order {", ".join(named)}, but '

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from mmcv.ops import RoIAlign
+from mmdet.models import BatchSyncRandomResize
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
+from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -34,8 +36,10 @@ class RandomNumbers(torch.utils.data.Dataset):
         return torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])
 
 
-def runner_with(loader, epoch=0, seed=5):
-    return SimpleNamespace(train_dataloader=loader, train_loop=None, seed=seed, epoch=epoch)
+def runner_with(loader, epoch=0, seed=5, model=None):
+    return SimpleNamespace(
+        train_dataloader=loader, train_loop=None, seed=seed, epoch=epoch, model=model
+    )
 
 
 def started(runner):
@@ -122,6 +126,48 @@ def test_a_batch_sampler_follows_the_seed_of_the_checkpoint():
     loaders = (runner.train_dataloader, build_loader(7, batches), build_loader(5, batches))
     resumed, expected, other = (list(loader.batch_sampler) for loader in loaders)
     assert resumed == expected != other
+
+
+@pytest.mark.parametrize('named', [False, True])
+def test_a_resumed_run_keeps_the_length_of_its_schedule(named):
+    def schedule(epochs, warmup=5):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedulers = [
+            LinearLR(optimizer, 0.1, by_epoch=False, end=warmup),
+            CosineAnnealingLR(optimizer, T_max=epochs, begin=1, end=epochs),
+            MultiStepLR(optimizer, [epochs - 1]),
+        ]
+        return dict(optimizer=schedulers) if named else schedulers
+
+    def resume(old, new, resumes=True):
+        states = [scheduler.state_dict() for scheduler in (old['optimizer'] if named else old)]
+        checkpoint = dict(param_schedulers=dict(optimizer=states) if named else states)
+        runner = SimpleNamespace(_resume=resumes, param_schedulers=new)
+        EpochSeedHook().after_load_checkpoint(runner, checkpoint)
+
+    resume(schedule(14), schedule(14))
+    # The weights alone are loaded.
+    resume(schedule(14), schedule(28), resumes=False)
+    for other in (schedule(28), schedule(14, 6)):
+        with pytest.raises(ValueError, match=r"'T_max': (28|14).*of the checkpoint is .*load_from"):
+            resume(schedule(14), other)
+
+
+def test_the_size_of_a_batch_begins_anew_with_each_epoch():
+    augment = BatchSyncRandomResize((64, 128), interval=1)
+    MessageHub.get_current_instance().update_info('iter', 0)
+    augment(torch.zeros(1, 3, 64, 64), [])
+    assert augment._input_size is not None
+    preprocessor = SimpleNamespace(batch_augments=[augment])
+    model = SimpleNamespace(data_preprocessor=preprocessor)
+    EpochSeedHook().before_train_epoch(runner_with(None, model=model))
+    assert augment(torch.zeros(1, 3, 96, 96), [])[0].shape == (1, 3, 96, 96)
+
+
+@pytest.mark.parametrize('save_best', [None, 'auto'])
+def test_a_validation_without_a_training_keeps_no_checkpoint(save_best):
+    hook = AtomicCheckpointHook(interval=1, save_best=save_best)
+    hook.after_val_epoch(SimpleNamespace(), metrics={'coco/bbox_mAP': 0.5})
 
 
 def test_a_set_smaller_than_a_batch_is_refused():

@@ -93,6 +93,7 @@ def test_other_errors_are_not_caught(run_tool):
         (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.'), 'with_cp=True'),
         (RuntimeError('DataLoader worker (pid 3) is killed by signal: Bus error.'), 'shm-size'),
         (RuntimeError('DataLoader worker (pid 3) is killed by signal: Killed.'), 'fewer processes'),
+        (ValueError('SyncBatchNorm layers only work with GPU modules'), "type 'BN'"),
         (RuntimeError('The server socket has failed: EADDRINUSE'), 'PORT='),
         (KeyError('Foo is not in the mmdet::model registry. See\nhttps://x'), 'custom_imports'),
         (ImportError('Please run "pip install future tensorboard"'), 'install'),
@@ -128,6 +129,10 @@ def test_files_that_are_not_there(fail, tmp_path):
     assert message.endswith('correct its _base_')
     assert 'there is no checkpoint a.pth' in fail(do, config, '--resume', 'a.pth')
     assert 'there is no checkpoint a.pth' in fail(do, config, 'a.pth', name='test.py')
+    (tmp_path / 'a.pth').touch()
+    message = fail(do, 'a.pth', config, name='test.py')
+    assert message.startswith('error: a.pth is no config, whose name ends in .py or .json')
+    assert message.endswith('name the config first, then the checkpoint')
 
 
 @pytest.mark.parametrize('in_config', [False, True])
@@ -202,6 +207,19 @@ def test_classes_are_tested_as_they_were_learned(run_tool, tmp_path, monkeypatch
         printed.append(str(error))
     assert ' '.join(printed).startswith(said)
     assert bool(printed) == bool(said)
+
+
+def test_a_data_set_that_finds_its_classes_in_its_folders(run_tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors, 'load_detector', lambda *_: (None, ['cat', 'dog']))
+    (tmp_path / 'a.pth').touch()
+    text = (
+        "default_scope = 'mmpretrain'\n"
+        "custom_imports = dict(imports='mmpretrain.datasets')\n"
+        "test_dataloader = dict(dataset=dict(type='mmpretrain.CustomDataset', data_root='images'))"
+    )
+    ran = []
+    run_tool(ran.append, str(tmp_path / 'config.py'), 'a.pth', name='test.py', text=text)
+    assert ran
 
 
 def test_processes_that_mpi_has_started_know_their_gpu(run_tool, monkeypatch):
