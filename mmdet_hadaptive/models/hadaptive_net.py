@@ -86,7 +86,6 @@ class HadaptiveNet(BaseModule):
             )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
         self._norm_layer = make_norm_layer(norm_cfg)
         self._ach_cfg = check_ach_cfg(ach_cfg)
 
@@ -107,7 +106,7 @@ class HadaptiveNet(BaseModule):
                 modules.append(self._make_block(channels, block))
                 channels = block['channels']
                 stride *= block.get('stride', 1)
-            self.add_module(name, nn.Sequential(*modules))
+            self.add_module(name, _Stage(modules, with_cp))
             self._names.append(name)
             if index in self.out_indices:
                 self.out_channels += (channels,)
@@ -136,8 +135,7 @@ class HadaptiveNet(BaseModule):
             )
         outputs = []
         for index, name in enumerate(self._names):
-            for block in getattr(self, name):
-                x = self._run_block(block, x)
+            x = getattr(self, name)(x)
             if index in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)
@@ -158,11 +156,6 @@ class HadaptiveNet(BaseModule):
 
     def _find_table(self, arch: str | dict[str, Any]) -> dict[str, Any]:
         return find_architecture(arch)
-
-    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.with_cp and self.training:
-            return _checkpoint(block, x)
-        return block(x)
 
     def _make_block(self, in_channels: int, block: Block) -> nn.Module:
         kind, channels, kernel = block['type'], block['channels'], block['kernel']
@@ -213,6 +206,19 @@ class HadaptiveNet(BaseModule):
             for key in [key for key in state_dict if key.startswith(f'{prefix}final_conv.')]:
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class _Stage(nn.Sequential):
+    """Blocks in turn. With ``with_cp`` the backward pass recomputes their activations."""
+
+    def __init__(self, blocks: Sequence[nn.Module], with_cp: bool) -> None:
+        super().__init__(*blocks)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = _checkpoint(block, x) if self.with_cp and self.training else block(x)
+        return x
 
 
 # A compiled graph cannot take these contexts. Without them, running statistics would change twice.

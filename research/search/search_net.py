@@ -30,7 +30,23 @@ def _crop(stride: int, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
 
 
 class Choice(nn.ModuleList):
-    """The candidates of a block; nothing is an ``nn.Identity``."""
+    """The candidates of a block; nothing is an ``nn.Identity``.
+
+    Attributes:
+        drawn: The candidate that is computed, and the factor of its output.
+    """
+
+    drawn: tuple[int, Tensor | None] = (0, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the drawn candidate alone."""
+        index, factor = self.drawn
+        y = self[index](x)
+        return y if factor is None else y * factor.to(y.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A factor with a gradient cannot be copied. Each pass draws anew.
+        return {**self.__dict__, 'drawn': (0, None)}
 
 
 class HadaptiveSearchNet(HadaptiveNet):
@@ -87,20 +103,15 @@ class HadaptiveSearchNet(HadaptiveNet):
         self.temperature = _TEMPERATURE
         self.draw_seed = 0
         self.drawn: list[int] = []
-        # Of the pass in progress: the candidates that are still to come, and their factors.
-        self._pending: list[tuple[int, Tensor | None]] = []
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the chosen feature maps; see :meth:`HadaptiveNet.forward`."""
         self.drawn, factors = self._draw() if self.training else (self.most_probable(), None)
-        self._pending = [
-            (index, None if factors is None else factors[number])
-            for number, index in enumerate(self.drawn)
-        ]
-        try:
-            return super().forward(x)
-        finally:
-            self._pending = []
+        choices = [module for module in self.modules() if isinstance(module, Choice)]
+        for number, (choice, index) in enumerate(zip(choices, self.drawn, strict=True)):
+            # It stays after the pass, because the backward pass may compute the block again.
+            choice.drawn = index, None if factors is None else factors[number]
+        return super().forward(x)
 
     def log_probabilities(self) -> Tensor:
         """Of the candidates, shaped as :attr:`logits`; -inf behind the last one of a choice."""
@@ -175,13 +186,6 @@ class HadaptiveSearchNet(HadaptiveNet):
             if stride > 1:
                 modules[-1].register_forward_pre_hook(partial(_crop, stride))
         return modules
-
-    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        if not isinstance(block, Choice):
-            return super()._run_block(block, x)
-        index, factor = self._pending.pop(0)
-        y = super()._run_block(block[index], x)
-        return y if factor is None else y * factor.to(y.dtype)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any

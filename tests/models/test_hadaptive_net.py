@@ -220,6 +220,15 @@ def test_checkpointing_changes_nothing(backend):
             assert torch.equal(value, results[1][2][name]), name
 
 
+def test_stages_are_modules_with_hooks():
+    net, seen = tiny().eval(), []
+    for name in net._names:
+        net.get_submodule(name).register_forward_hook(lambda *args: seen.append(args[2]))
+    outputs = net(torch.randn(2, 3, 32, 32))
+    assert len(seen) == len(net._names)
+    assert all(any(y is x for x in seen) for y in outputs)
+
+
 def test_checkpointing_recomputes(monkeypatch):
     calls = []
     forward = AdaptiveCrossHadamard.forward

@@ -32,7 +32,7 @@ def prefer(net, indices):
 def single(net, indices):
     """The plain network, with the weights of the drawn candidates."""
     plain = HadaptiveNet(
-        net.table(indices), out_indices=net.out_indices, with_cp=net.with_cp
+        net.table(indices), out_indices=net.out_indices, with_cp=net.stem.with_cp
     ).train(net.training)
     pending = list(indices)
     for name in net._names:
