@@ -23,13 +23,15 @@ def main() -> None:
     args = parser.parse_args()
     if not args.source.is_file():
         parser.error(f'{args.source} does not exist')
+    if args.out.exists():
+        parser.error(f'{args.out} exists already: name another file, or remove it')
+    buffer = io.BytesIO()
     try:
         checkpoint = convert_released_checkpoint(args.source, args.with_head)
-    except ValueError as error:
+        torch.save(checkpoint, buffer)
+        write_whole(buffer.getvalue(), args.out)
+    except (ValueError, OSError) as error:
         raise SystemExit(f'error: {error}') from None
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    write_whole(buffer.getvalue(), args.out)
     arch = checkpoint['meta']['arch']
     prefix = ", prefix='backbone.'" if args.with_head else ''
     print(

@@ -41,24 +41,28 @@ class ImageResult:
 
     Attributes:
         sample: The image's annotations and detections.
-        found: The number of boxes that were found with their class.
-        confused: The number of boxes that were found with another class.
-        missed: The number of boxes that were not found.
-        false: The number of detections where there is no box.
+        pairs: The annotated and the detected label of each match. A box that was not found has the
+            detected label -1. A detection where there is no box has the annotated label -1.
     """
 
     sample: DetDataSample
-    found: int
-    confused: int
-    missed: int
-    false: int
+    pairs: list[tuple[int, int]]
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Returns the number of boxes found, found as another class, missed, and false."""
+        missed = sum(detected < 0 for _, detected in self.pairs)
+        false = sum(annotated < 0 for annotated, _ in self.pairs)
+        found = sum(annotated == detected for annotated, detected in self.pairs)
+        return found, len(self.pairs) - found - missed - false, missed, false
 
     @property
     def rank(self) -> tuple[float, int, str]:
         """Returns the key for sorting: the worst F1 score first, then the most mistakes."""
-        boxes = 2 * (self.found + self.confused) + self.missed + self.false
-        score = 2 * self.found / boxes if boxes else 1.0
-        return score, -(self.confused + self.missed + self.false), self.sample.img_path
+        found, confused, missed, false = self.counts
+        boxes = 2 * (found + confused) + missed + false
+        score = 2 * found / boxes if boxes else 1.0
+        return score, -(confused + missed + false), self.sample.img_path
 
 
 @HOOKS.register_module()
@@ -89,9 +93,7 @@ class TrainingReportHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Starts counting."""
-        count = len(runner.val_dataloader.dataset.metainfo['classes'])
-        # The last row and column mean that there is no box.
-        self._matrix = np.zeros((count + 1, count + 1), int)
+        self._pairs: dict[str, list[tuple[int, int]]] = {}
         self._worst: list[ImageResult] = []
 
     def after_val_iter(
@@ -104,17 +106,22 @@ class TrainingReportHook(Hook):
         """Counts the images of a batch."""
         for sample in outputs or ():
             if 'gt_instances' in sample:
-                self._worst.append(count_matches(sample, self._matrix))
-        self._keep_worst()
+                result = match_detections(sample)
+                self._pairs[sample.img_path] = result.pairs
+                self._keep_worst([*self._worst, result])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Adds the counts of all processes."""
-        parts = all_gather_object((self._matrix, self._worst))
-        self._matrix = sum(matrix for matrix, _ in parts)
+        parts = all_gather_object((self._pairs, self._worst))
         # The sampler may repeat the last images of a data set.
-        unique = {result.sample.img_path: result for _, worst in parts for result in worst}
-        self._worst = list(unique.values())
-        self._keep_worst()
+        self._pairs = {path: pairs for found, _ in parts for path, pairs in found.items()}
+        self._keep_worst([result for _, worst in parts for result in worst])
+        count = len(runner.val_dataloader.dataset.metainfo['classes'])
+        # The last row and column, -1, mean that there is no box.
+        self._matrix = np.zeros((count + 1, count + 1), int)
+        for pairs in self._pairs.values():
+            for annotated, detected in pairs:
+                self._matrix[annotated, detected] += 1
         self._metrics = metrics or {}
 
     def after_train(self, runner: Runner) -> None:
@@ -140,8 +147,9 @@ class TrainingReportHook(Hook):
         write_whole_folder(files, folder)
         runner.logger.info(f'Curves, classes, confusions and the worst images are in {folder}')
 
-    def _keep_worst(self) -> None:
-        self._worst = sorted(self._worst, key=lambda result: result.rank)[: self.num_worst]
+    def _keep_worst(self, results: list[ImageResult]) -> None:
+        unique = {result.sample.img_path: result for result in results}
+        self._worst = sorted(unique.values(), key=lambda result: result.rank)[: self.num_worst]
 
     def _describe_classes(self, runner: Runner) -> bytes:
         classes = runner.val_dataloader.dataset.metainfo['classes']
@@ -155,8 +163,7 @@ class TrainingReportHook(Hook):
     def _describe_worst(self) -> bytes:
         rows = [['number', 'image', 'found', 'found as another class', 'missed', 'false']]
         for number, result in enumerate(self._worst, 1):
-            counts = (result.found, result.confused, result.missed, result.false)
-            rows.append([number, result.sample.img_path, *counts])
+            rows.append([number, result.sample.img_path, *result.counts])
         return _to_csv(rows)
 
 
@@ -196,13 +203,11 @@ def plot_curves(scalars: Sequence[str | Path], out_file: str | Path | BinaryIO, 
     figure.savefig(out_file, dpi=110)
 
 
-def count_matches(sample: DetDataSample, matrix: np.ndarray) -> ImageResult:
+def match_detections(sample: DetDataSample) -> ImageResult:
     """Compares the detections in an image with its annotations.
 
     Args:
         sample: The image's ``gt_instances``, ``pred_instances``, and perhaps ``ignored_instances``.
-        matrix: (classes + 1, classes + 1), int. The counts are added to it, by annotated and
-            detected label. The last index means that there is no box.
 
     Returns:
         The result, with the detections that count.
@@ -213,26 +218,22 @@ def count_matches(sample: DetDataSample, matrix: np.ndarray) -> ImageResult:
     boxes, detections = _to_tensor(truth.bboxes), _to_tensor(found.bboxes)
     overlaps = bbox_overlaps(boxes, detections).numpy()
     is_same = truth.labels[:, None].numpy() == found.labels[None].numpy()
-    pairs = [tuple(pair) for pair in np.argwhere(overlaps >= _MIN_IOU)]
-    order = sorted(pairs, key=lambda pair: (is_same[pair], overlaps[pair]), reverse=True)
+    close = [tuple(pair) for pair in np.argwhere(overlaps >= _MIN_IOU)]
+    order = sorted(close, key=lambda pair: (is_same[pair], overlaps[pair]), reverse=True)
     left, unused = set(range(len(boxes))), set(range(len(detections)))
-    right = confused = 0
+    pairs = []
     for box, detection in order:
         if box in left and detection in unused:
             left.remove(box)
             unused.remove(detection)
-            matrix[truth.labels[box], found.labels[detection]] += 1
-            right += bool(is_same[box, detection])
-            confused += not is_same[box, detection]
+            pairs.append((int(truth.labels[box]), int(found.labels[detection])))
     ignored = sample.get('ignored_instances')
     if ignored is not None and len(ignored) and unused:
         share = bbox_overlaps(detections, _to_tensor(ignored.bboxes), mode='iof').amax(1)
         unused = {detection for detection in unused if share[detection] < _MIN_IOU}
-    for box in left:
-        matrix[truth.labels[box], -1] += 1
-    for detection in unused:
-        matrix[-1, found.labels[detection]] += 1
-    return ImageResult(sample, right, confused, len(left), len(unused))
+    pairs += [(int(truth.labels[box]), -1) for box in left]
+    pairs += [(-1, int(found.labels[detection])) for detection in unused]
+    return ImageResult(sample, pairs)
 
 
 def count_boxes(dataset: Any) -> Counter[int]:

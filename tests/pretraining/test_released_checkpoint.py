@@ -136,6 +136,13 @@ def test_with_head(tmp_path, run):
     tool = ROOT / 'tools/convert_checkpoint.py'
     output = run(tool, 'a.pth', 'b.pth', '--with-head', cwd=tmp_path)
     assert "prefix='backbone.'" in output
+    # The released file is not replaced, and what cannot be written is named.
+    before = (tmp_path / 'a.pth').read_bytes()
+    assert 'a.pth exists already: name another' in run(tool, 'a.pth', 'a.pth', cwd=tmp_path, code=2)
+    assert (tmp_path / 'a.pth').read_bytes() == before
+    output = run(tool, 'a.pth', 'b.pth/c.pth', cwd=tmp_path, code=1)
+    assert output.startswith('error: ')
+    assert len(output.splitlines()) == 1
     state = torch.load(tmp_path / 'b.pth', weights_only=True)['state_dict']
     assert {key.split('.')[0] for key in state} == {'backbone', 'head'}
     given = content['model_state_dict']
