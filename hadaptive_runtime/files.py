@@ -75,5 +75,5 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise ExportError(
             f'{existing} cannot be written to ({error.strerror}): make it a writable folder, or '
-            'name another with --out'
+            'name another'
         ) from error

@@ -80,9 +80,9 @@ class EpochSeedHook(Hook):
         if old != new:
             raise ValueError(
                 f'the learning rate schedule of the config is {new}, but that of the checkpoint is '
-                f'{old}, and a resumed training would keep it: resume with the epochs, the batch '
-                'size and the number of processes of before, or begin a new training in another '
-                'work_dir, with load_from set to the checkpoint to start from its weights'
+                f'{old}, and a resumed training would keep it: resume with the epochs, the data, '
+                'the batch size and the number of processes of before, or begin a new training in '
+                'another work_dir, with load_from set to the checkpoint to start from its weights'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
