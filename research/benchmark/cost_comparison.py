@@ -114,7 +114,7 @@ def without_products(model: nn.Module, height: int, width: int) -> nn.Module:
     backbone = getattr(model, 'backbone', model.eval())
     with collect_product_statistics(product_bottlenecks(model)) as statistics, torch.no_grad():
         backbone(torch.randn(1, 3, height, width))
-    return prune_products(model, statistics, lambda model: 0.0)[0]
+    return prune_products(model, statistics, lambda model: 1.0)[0]
 
 
 def measure_times(entries: Sequence[Entry], batch: int, threads: int, rounds: int) -> None:
