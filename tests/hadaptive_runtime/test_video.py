@@ -430,7 +430,7 @@ class Terminating(Frames):
 
 
 @pytest.mark.usefixtures('interrupts')
-def test_sigterm_keeps_a_recording_and_ends_the_program(main, opened, monkeypatch, capsys):
+def test_sigterm_keeps_a_recording_and_ends_the_program(main, opened, capsys):
     opened(Terminating([0] * 50, 10), 'rtsp://host/live')
     main('rtsp://host/live', 'rtsp://host/next', '--save', 'pictures', 'csv')
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
